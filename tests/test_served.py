@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import random
 import threading
 import time
 from collections import Counter
@@ -15,6 +16,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from conftest import ROOT
 from fake_openai import EOT, FakeModel, FakeServer
 from stilnovo import remote
 from stilnovo.benchmarks.chat_form import ChatForm, choices
@@ -342,6 +344,32 @@ def test_answers_outlive_a_failure(tmp_path: Path) -> None:
             assert run(other, task(WRITING)).tasks["prova"].cached == 4
 
 
+def test_an_interruption_keeps_what_came(tmp_path: Path) -> None:
+    def stop(name: str, done: int, total: int) -> None:
+        if done == 2:
+            raise KeyboardInterrupt
+
+    selection, settings = task(WRITING), {"text": []}
+    with FakeServer(can=frozenset({"completions"})) as server:
+        served, answers = Served(server.url, concurrency=1), AnswerCache(tmp_path, print)
+        with answers, pytest.raises(KeyboardInterrupt):
+            evaluate_served(served, STILNOVO, PLAIN, [selection], HeldOutTexts((), ()), settings, answers, print, stop)
+        assert Run(tmp_path)(server, selection).tasks["prova"].cached == 2
+
+
+def test_rounding_is_no_other_model(tmp_path: Path) -> None:
+    rng, lock = random.Random(1), threading.Lock()
+
+    def rounded(logs: list[Any]) -> list[Any]:
+        with lock:
+            return [log if log is None else min(0.0, log + rng.gauss(0, 0.01)) for log in logs]
+
+    run = Run(tmp_path)
+    with FakeServer(FakeModel(), WAYS["echo of ids"], spoil=rounded) as server:
+        run(server, task(ENDINGS))
+        assert run(server, task(ENDINGS)).tasks["prova"].cached == len(ENDINGS)
+
+
 def test_another_model_behind_the_name_is_noticed(tmp_path: Path) -> None:
     can = WAYS["echo of ids"]
     run = Run(tmp_path)
@@ -543,3 +571,41 @@ def test_the_command(tmp_path: Path) -> None:
                 CliRunner().invoke(app, [*base, option, value], catch_exceptions=False)
     with pytest.raises(InputError, match="need a server"):
         CliRunner().invoke(app, ["evaluate", "--concurrency", "3"], catch_exceptions=False)
+
+
+@pytest.mark.slow
+def test_a_real_llama_cpp_gives_our_numbers(
+    smollm2_gguf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("xllamacpp", reason="needs a real llama.cpp: pip install xllamacpp")
+    monkeypatch.syspath_prepend(str(ROOT / "bench"))
+    from llama_server import LlamaServer
+    from stilnovo import api
+    from stilnovo.export.gguf_model import export_gguf
+    from stilnovo.spec import ModelSpec
+
+    spec = ModelSpec("smollm2", quantization="none", device="cpu")
+    rows = [
+        {"text": text} for text in ("La città è bella.", "Perché no? Così è.", "Nel mezzo del cammin di nostra vita.")
+    ]
+    (tmp_path / "testi.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    (tmp_path / "scrivi.yaml").write_text(
+        "file: testi.jsonl\nprompt: 'Continua: {{text}}'\ntarget: text\nmax_tokens: 8\n", encoding="utf-8"
+    )
+    tasks, text = ["sample_questions", str(tmp_path / "scrivi.yaml")], tmp_path / "testi.jsonl"
+    file = tmp_path / "f32" / export_gguf(spec, tmp_path / "f32", type_name="f32").file
+    for how in ({}, {"chat_template": True}):
+        asked: dict[str, Any] = {"draw": api.Draw(5), "prompting": how, "use_cache": False}
+        own = api.evaluate_model(spec, tasks, text, **asked)
+        with LlamaServer(file, context=2304) as server:
+            served = api.evaluate_model(api.Served(server.url), tasks, text, **asked)
+        assert set(served.tasks) == set(own.tasks)
+        for name, task in own.tasks.items():
+            there = served.tasks[name]
+            assert there.hashes == task.hashes
+            for ours, theirs in zip(task.items, there.items, strict=True):
+                assert (theirs.choice, theirs.choice_norm, theirs.text) == (ours.choice, ours.choice_norm, ours.text)
+                assert theirs.loglikelihoods == pytest.approx(ours.loglikelihoods, abs=0.02)
+        assert own.text is not None and served.text is not None
+        assert served.text.tokens == own.text.tokens
+        assert served.text.nats == pytest.approx(own.text.nats, abs=0.02)

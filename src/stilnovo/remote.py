@@ -44,7 +44,7 @@ CUT = 0.5
 
 
 #: Answers that are asked for again, with seconds of waiting that double; a server may name its own, up to the longest.
-RETRIED, RETRIES, FIRST_WAIT, LONGEST_WAIT = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529}), 6, 0.5, 120.0
+RETRIED, RETRIES, FIRST_WAIT, LONGEST_WAIT = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529}), 8, 0.5, 120.0
 
 
 class ServerTrouble(StilnovoError):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import sys
 import time
 from collections import Counter
@@ -21,7 +22,7 @@ from typing import Any
 from stilnovo.benchmarks.prompting import Prompting
 from stilnovo.benchmarks.protocol import STILNOVO, Protocol
 from stilnovo.benchmarks.task import Selection
-from stilnovo.errors import InputError, StilnovoError
+from stilnovo.errors import InputError, NonFiniteScore, StilnovoError
 from stilnovo.progress import counted
 from stilnovo.remote import ServerConnection
 from stilnovo.runlog import environment
@@ -136,7 +137,7 @@ def evaluate_served(
         seconds=time.perf_counter() - began,
         settings=settings | {"protocol": {"name": protocol.name, "differs": []}, "server": plan.about()},
         environment=environment(),
-        identity=asdict(plan.identity),
+        identity=asdict(replace(plan.identity, protocol={**plan.identity.protocol, **plan.ways()})),
         command=list(sys.argv),
     )
 
@@ -243,6 +244,8 @@ class _Plan:
                 parts = windows(len(tokens), window, stride)
                 spans = [(tokens[start : stop + 1], first - start) for start, stop, first in parts]
                 logs = [log for part in self.model.ending_logs(spans, way) for log in part]
+                if not math.isfinite(sum(logs)):
+                    raise NonFiniteScore(document_place(TEXT, index), served=True)
                 return {"nats": -sum(logs), "count": len(logs)}
 
         def ask(missing: list[int]) -> Iterator[tuple[list[int], list[Answer]]]:
@@ -257,6 +260,10 @@ class _Plan:
         return HeldOutScore(
             nats, tuple(sizes), tuple(counts), texts_sha256(texts), window, stride, groups=groups_of(texts)
         )
+
+    def ways(self) -> dict[str, str]:
+        """How each task was answered, as `compare` shows it beside another run."""
+        return {f"way of {name}": str(method) for name, method in self.methods.items()}
 
     def forget(self) -> None:
         """Remove all answers of this model from the cache."""

@@ -14,7 +14,7 @@ from functools import lru_cache
 from typing import Any
 
 from stilnovo.errors import InputError, StilnovoError, did_you_mean
-from stilnovo.remote import UNTOLD_CONTEXT, ServerConnection
+from stilnovo.remote import RETRIES, UNTOLD_CONTEXT, ServerConnection
 from stilnovo.scoring.server_reply import echoed, odd_reply, prompt_logprobs, step_logprobs
 from stilnovo.text.template import DOCUMENT_ENDS, Message, RenderedChat
 
@@ -87,6 +87,7 @@ class ServedModel:
         context: Tokens of prompt and answer together.
         tokenizer: The server's; None where it has none to ask.
         answers_as: The name in its replies, by path.
+        retries: Tries again after a failure that may pass.
         system_fingerprint: What the first reply says of the server's set-up.
         token_limit: What the chat endpoint calls the most tokens of an answer.
     """
@@ -109,7 +110,7 @@ class ServedModel:
         self.context_known = bool(told or context)
         self.context = min(context or told or UNTOLD_CONTEXT, told or context or UNTOLD_CONTEXT)
         self.answers_as: dict[str, str] = {}
-        self.system_fingerprint = ""
+        self.system_fingerprint, self.retries = "", RETRIES
         self.token_limit = "max_tokens"
         self._lock = threading.Lock()
         self.tokens_of_text = lru_cache(4096)(self._tokens_of_text)
@@ -166,12 +167,14 @@ class ServedModel:
         """Log-probabilities of some next tokens after these, from llama.cpp.
 
         It tells only those of a token that it writes, so each is written: a bias on its logit does not change what is told.
-        Half a character is not written; then the whole vocabulary is asked for beside a letter.
+        Half a character is not written; then it is looked for among the likeliest beside a letter, at last in the whole vocabulary.
         """
         found: dict[int, float] = {}
         wanted = list(dict.fromkeys(wanted))
+        letter = self._letter
+        first = 1 if len(wanted) == 1 else SOME_TOKENS
         for token in wanted:
-            for forced, count in ((token, 1 if len(wanted) == 1 else SOME_TOKENS), (self._letter, ALL_TOKENS)):
+            for forced, count in ((token, first), (letter, SOME_TOKENS), (letter, ALL_TOKENS)):
                 if token not in found:
                     found |= self._step(tokens, forced, count)
             if token not in found:
@@ -194,14 +197,14 @@ class ServedModel:
             "prompt": list(tokens), "n_predict": 1, "n_probs": count, "temperature": 0.0, "cache_prompt": True,
             "logit_bias": [[forced, 1000.0]],
         }  # fmt: skip
-        return step_logprobs(self.server.reply(STEP, body))
+        return step_logprobs(self.server.reply(STEP, body, self.retries))
 
     def _tokens_of_text(self, text: str) -> int:
         """Number of tokens of a text, an opening one included, by its echo."""
         return len(self.prompt_logs(text, "echo"))
 
     def _asked(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
-        reply = self.server.reply(path, {"model": self.name, "temperature": 0.0, **body})
+        reply = self.server.reply(path, {"model": self.name, "temperature": 0.0, **body}, self.retries)
         self.system_fingerprint = self.system_fingerprint or str(reply.get("system_fingerprint") or "")
         name = reply.get("model")
         if isinstance(name, str) and name:

@@ -6,18 +6,19 @@ that is shifted by one, cut, rounded to nothing or taken after sampling fails th
 
 The same answers are the model's fingerprint. A server's name for a model says little: another one can be put behind it, so
 what was answered earlier is used only while facts, greedy texts and log-probabilities are the same. Log-probabilities may
-differ by `SAME_LOGS`, because a card's arithmetic depends on what it computes at the same time; a smaller change of a model
-is not noticed.
+differ a little (`alike`), because a card's arithmetic depends on what it computes at the same time; a smaller change of a
+model is not noticed. For the same reason a card may write one greedy text or another: at the end of a run half of them suffice.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from stilnovo.errors import InputError, StilnovoError
+from stilnovo.remote import RETRIES
 from stilnovo.scoring.server_model import CHAT, COMPLETIONS, ServedModel
 from stilnovo.scoring.server_reply import first_token, served_text
 from stilnovo.text.template import Message
@@ -31,8 +32,10 @@ PROMPTS, PROMPT_TOKENS = (TEXT, "La capitale d'Italia è", "The capital of Franc
 QUESTION = [Message("user", "Rispondi con una parola sola: qual è la capitale d'Italia?")]
 #: Tokens among which the letters of an answer are looked for; OpenAI's chats tell 20, its completions 5.
 LIKELIEST = (20, 5)
-#: Nats by which one log-probability may differ between two calls of one model.
-SAME_LOGS = 0.1
+#: Nats by which log-probabilities may differ between two calls of one model: on average, and a single one.
+SAME_LOGS, ONE_LOG = 0.05, 0.5
+#: Tries again while probing: what a server cannot, many answer by a failure.
+PROBE_RETRIES = 2
 #: Tokens that a thinking model is given before its answer.
 THINKING_TOKENS = 4096
 
@@ -69,6 +72,7 @@ def probe(model: ServedModel) -> tuple[Abilities, dict[str, Any]]:
         InputError: the server wants a key.
         StilnovoError: the model neither goes on with a text nor answers a chat.
     """
+    model.retries = PROBE_RETRIES
     why: dict[str, str] = {}
     locked: list[StilnovoError] = []
     marks: dict[str, Any] = {}
@@ -106,6 +110,7 @@ def probe(model: ServedModel) -> tuple[Abilities, dict[str, Any]]:
             f"{why.get('plain')}; {why.get('chat')}.",
             "Look at the server's own messages.",
         )
+    model.retries = RETRIES
     marks |= {
         "facts": model.facts, "answers_as": dict(model.answers_as), "texts": texts, "chat": None if chat is None else chat.text,
         "system_fingerprint": model.system_fingerprint, "likeliest": list((tops or counted[1]).values())[:5],
@@ -114,12 +119,21 @@ def probe(model: ServedModel) -> tuple[Abilities, dict[str, Any]]:
 
 
 def same_model(before: Mapping[str, Any], now: Mapping[str, Any], *, one_run: bool = False) -> bool:
-    """Whether two fingerprints are those of one model; in `one_run` its replicas may call their set-up differently."""
-    keys = ("facts", "answers_as", "texts", "chat", *(() if one_run else ("system_fingerprint",)))
+    """Whether two fingerprints are those of one model; in `one_run` its replicas may differ in texts and name of their set-up."""
+    keys = ("facts", "answers_as", *(() if one_run else ("system_fingerprint",)))
     if any(before.get(key) != now.get(key) for key in keys):
         return False
-    pairs = ((before.get(key) or [], now.get(key) or []) for key in ("likeliest", "prompt"))
-    return all(len(a) == len(b) and all(abs(x - y) <= SAME_LOGS for x, y in zip(a, b, strict=True)) for a, b in pairs)
+    texts = [[*(marks.get("texts") or ()), marks.get("chat")] for marks in (before, now)]
+    same = sum(a == b for a, b in zip(*texts, strict=False))
+    if len(texts[0]) != len(texts[1]) or same < (len(texts[0]) / 2 if one_run else len(texts[0])):
+        return False
+    return all(alike(before.get(key) or [], now.get(key) or []) for key in ("likeliest", "prompt"))
+
+
+def alike(before: Sequence[float], now: Sequence[float]) -> bool:
+    """Whether two lists of log-probabilities are the same but for rounding."""
+    apart = [abs(a - b) for a, b in zip(before, now, strict=False)]
+    return len(before) == len(now) and (not apart or (sum(apart) / len(apart) <= SAME_LOGS and max(apart) <= ONE_LOG))
 
 
 def _text(reply: dict[str, Any]) -> str:
@@ -181,12 +195,12 @@ def _checked(model: ServedModel, way: str, tops: dict[str, float]) -> tuple[str,
     shared = len(own) - 1  # the last token may merge with what follows; it does so alike in both
     if not all(map(math.isfinite, own)) or len(set(own[1:])) < 2:
         return "its log-probabilities are no measurements", []
-    pairs = [*zip(own[:shared], longer, strict=False), *zip(longer[: len(own)], other, strict=False)]
-    if min(len(longer), len(other)) <= len(own) or any(abs(a - b) > SAME_LOGS for a, b in pairs):
+    kept = alike(own[:shared], longer[:shared]) and alike(longer[: len(own)], other[: len(own)])
+    if min(len(longer), len(other)) <= len(own) or not kept:
         return "what follows a text changes the log-probabilities of the text", []
     for token, log in list(tops.items())[:1]:
         following = logs(TEXT + token)
-        if token.strip() and len(following) == len(own) + 1 and abs(following[-1] - log) > SAME_LOGS:
+        if token.strip() and len(following) == len(own) + 1 and not abs(following[-1] - log) <= ONE_LOG / 2:
             return "a token has another log-probability in a prompt than in an answer", []
     return "", own
 
