@@ -19,7 +19,7 @@ from stilnovo.benchmarks.corpus_metrics import (
     positive_f1,
     table_row,
 )
-from stilnovo.benchmarks.task import MultipleChoice
+from stilnovo.benchmarks.task import Metric, MultipleChoice
 from stilnovo.compare.paired import compare
 from stilnovo.compare.verdict import corpus_verdict
 from stilnovo.scoring.packed import ItemScore
@@ -220,3 +220,23 @@ def test_few_groups_reach_no_verdict() -> None:
     )
     assert verdict.outcome == "inconclusive"
     assert "no verdict can be reached: 7 independent groups" in verdict.sentence
+
+
+def test_what_can_be_seen_is_said_before_the_run() -> None:
+    """Of the measure that the verdict is about, not of accuracy: a rare class makes it known worse."""
+    from stilnovo.benchmarks.task import Selection, Task
+    from stilnovo.scoring.evaluate import expectation
+
+    def said(rare: int, metrics: tuple[Metric, ...]) -> list[float]:
+        items = tuple(MultipleChoice(str(i), "x", (" a", " b"), int(i % 100 < rare)) for i in range(200))
+        task = Task("made", "1.0", "here", "made", metrics, ("test",), lambda request: [])
+        text = expectation(Selection(task, "test", items, 200, 42))
+        return [float(number) for number in re.findall(r"±(\d+\.\d) points", text)] + [
+            float(number) for number in re.findall(r"nothing under (\d+)", text)
+        ]
+
+    even, rare, accuracy = said(50, ("mcc", "acc")), said(10, ("mcc", "acc")), said(50, ("acc",))
+    assert rare[0] > even[0] > accuracy[0]
+    assert rare[1] > even[1] > accuracy[1]
+    with pytest.raises(ValueError, match="needs a metric of single items"):
+        said(50, ("mcc",))

@@ -11,11 +11,12 @@ A task that is measured by one of these has also a metric of single items, by wh
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from stilnovo.benchmarks.task import Item, Metric, MultipleChoice
+from stilnovo.benchmarks.items import Item, Metric, MultipleChoice
 from stilnovo.statistics.corpus_level import CorpusMeasure
 from stilnovo.statistics.estimates import Floats
 
@@ -147,3 +148,19 @@ def chance_of(metric: Metric, items: Sequence[Item]) -> float:
     classes = max(len(item.endings) for item in questions)
     asked = np.bincount([item.answer for item in questions], minlength=classes)
     return float(corpus_measure(metric, classes * classes).of(np.repeat(asked / classes, classes)))
+
+
+def expected_counts(metric: Metric, items: Sequence[Item]) -> tuple[CorpusMeasure, Floats] | None:
+    """A table's measure and what questions would add to it, (N, K * K), if three of four of each class were answered right.
+
+    None for other metrics: what written answers add is not known before.
+    """
+    questions = [item for item in items if isinstance(item, MultipleChoice)]
+    if metric not in TABLES or len(questions) < len(items):
+        return None
+    classes, asked, rows = max(len(item.endings) for item in questions), Counter[int](), []
+    for item in questions:
+        wrong = asked[item.answer] % 4 == 3
+        asked[item.answer] += 1
+        rows.append(table_row(item.answer, (item.answer + wrong) % classes, classes))
+    return corpus_measure(metric, classes * classes), np.asarray(rows)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from stilnovo.benchmarks.corpus_metrics import is_corpus_metric
 from stilnovo.benchmarks.draw import SEED as SEED
 from stilnovo.benchmarks.draw import Draw as Draw
 from stilnovo.benchmarks.examples import SPLITS, behind, draw_examples
@@ -104,6 +105,12 @@ class Task(TaskFacts):
     untried: bool = False
     prompts: tuple[str, ...] = ()
     example_splits: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if all(map(is_corpus_metric, self.metrics)):
+            raise ValueError(
+                f"task {self.name} needs a metric of single items, such as acc, beside {', '.join(self.metrics)}"
+            )
 
     def prompts_of(self, asked: str | None) -> list[str]:
         """The prompts that `asked` names: `default` (also None), `all`, or names with commas; `[""]` for a task with one.

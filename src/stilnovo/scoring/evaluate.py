@@ -17,7 +17,7 @@ from itertools import accumulate
 from typing import Any
 
 from stilnovo import dist
-from stilnovo.benchmarks.corpus_metrics import is_corpus_metric, item_metric
+from stilnovo.benchmarks.corpus_metrics import expected_counts, is_corpus_metric, item_metric
 from stilnovo.benchmarks.task import METRIC_NAMES, Generation, Item, MultipleChoice, Selection, item_sha256
 from stilnovo.model.budget import use_of
 from stilnovo.model.llama import Llama
@@ -34,7 +34,8 @@ from stilnovo.scoring.reading import DEFAULTS, ReadOptions
 from stilnovo.scoring.result import EvaluationResult, TaskResult
 from stilnovo.scoring.written import plain_prompt, write
 from stilnovo.spec import ModelSpec
-from stilnovo.statistics.estimates import FEWEST_UNITS
+from stilnovo.statistics.corpus_level import CorpusMeasure, estimate, smallest_visible
+from stilnovo.statistics.estimates import FEWEST_UNITS, Floats
 from stilnovo.statistics.power import ASSUMED_DISCORDANCE, expected_reach, smallest_visible_difference
 from stilnovo.text.tokenizer import Tokenizer
 
@@ -157,10 +158,15 @@ def expectation(selection: Selection, items_per_second: float | None = None) -> 
         f", ±{alike:.1f} if the items of a group are answered alike" if alike > apart else ""
     )
     graded = ", if each were right or wrong" if task.metric in _GRADED else ""
-    graded += (
-        f", for {METRIC_NAMES[item_metric(task.metrics)]}; that of {METRIC_NAMES[task.metric]} stands beside the score"
-        * (is_corpus_metric(task.metric))
-    )
+    expected = expected_counts(task.metric, selection.items)
+    if expected is not None:
+        found = estimate(*expected, selection.clusters)
+        known, graded = (
+            f"±{50 * (found.high - found.low):.1f} points",
+            ", if three of four answers to each class are right",
+        )
+    elif is_corpus_metric(task.metric):
+        graded = f", for {METRIC_NAMES[item_metric(task.metrics)]}; that of {METRIC_NAMES[task.metric]} stands beside the score"
     clusters, left = selection.clusters, selection.available - n
     groups = len(set(clusters or ()))
     never = sum(isinstance(item, MultipleChoice) and item.repeats_an_option for item in selection.items)
@@ -168,13 +174,14 @@ def expectation(selection: Selection, items_per_second: float | None = None) -> 
     seconds = seconds_text((left or n) * prompts * repeats / items_per_second) if items_per_second else ""
     rounds = [f"{prompts} prompts"] * (prompts > 1) + [f"{repeats} repeats of written answers"] * (repeats > 1)
     grouped = f", at best: the items lie in {groups:,} group{'' if groups == 1 else 's'} that may change together"
+    with_all = f". With all {counted(selection.available, 'item')}, {_visible(selection.available)}"
     return "".join([
         f"{task.name} {task.version}, split {selection.split}: {part}{', with '.join(['', *rounds])}. The score will be known to about ",
-        f"{known}; against another run on the same items, {_visible(n, clusters)} can be seen ",
+        f"{known}; against another run on the same items, {_visible(n, clusters, expected)} can be seen ",
         f"(80 % power, {100 * ASSUMED_DISCORDANCE:.0f} % of answers changing{graded})",
         grouped if groups else "",
         f", and fewer than {FEWEST_UNITS} can show no change at all" if 0 < groups < FEWEST_UNITS else "",
-        f". With all {counted(selection.available, 'item')}, {_visible(selection.available)}" if left and not groups else "",
+        with_all if left and not groups and expected is None else "",
         f"{'. All items' if groups else '; they'} take {seconds} more" if left and seconds else "",
         f". It takes at most about {seconds}" if seconds and not left else "",
         f". {counted(never, 'item')} can never be right: the answer repeats an option before it" if never else "",
@@ -182,8 +189,13 @@ def expectation(selection: Selection, items_per_second: float | None = None) -> 
     ])  # fmt: skip
 
 
-def _visible(n: int, clusters: Sequence[str] | None = None) -> str:
-    share = smallest_visible_difference(n, clusters=clusters)
+def _visible(
+    n: int, clusters: Sequence[str] | None = None, expected: tuple[CorpusMeasure, Floats] | None = None
+) -> str:
+    if expected is None:
+        share = smallest_visible_difference(n, clusters=clusters)
+    else:
+        share = smallest_visible(*expected, ASSUMED_DISCORDANCE, clusters)
     return "no change" if share >= 1 else f"nothing under {100 * share:.0f} points"
 
 

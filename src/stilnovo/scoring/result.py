@@ -24,9 +24,9 @@ from stilnovo.scoring.group_scores import GroupScore, group_scores
 from stilnovo.scoring.packed import ItemScore
 from stilnovo.scoring.perplexity import HeldOutScore
 from stilnovo.scoring.rounds import Round, averaged, one_repeat
-from stilnovo.statistics.corpus_level import CorpusMeasure, change_error, estimate
-from stilnovo.statistics.estimates import Estimate, Floats, cluster_sums, mean
-from stilnovo.statistics.power import ASSUMED_DISCORDANCE, smallest_visible_difference, smallest_visible_shift
+from stilnovo.statistics.corpus_level import CorpusMeasure, estimate, smallest_visible
+from stilnovo.statistics.estimates import Estimate, Floats, mean
+from stilnovo.statistics.power import ASSUMED_DISCORDANCE, smallest_visible_difference
 from stilnovo.statistics.spread import combined_performance, spread_of
 
 FILE_NAME = "evaluation.json"
@@ -143,8 +143,7 @@ class TaskResult(TaskFacts):
         """The smallest difference to another run on these items that a paired test would show (80 % power), as a share."""
         if not is_corpus_metric(self.metric):
             return smallest_visible_difference(self.n, clusters=self.clusters)
-        error = change_error(*counted_by(self.metric, self.items), ASSUMED_DISCORDANCE)
-        return min(1.0, smallest_visible_shift(error, cluster_sums(np.ones(self.n), self.clusters).tolist()))
+        return smallest_visible(*counted_by(self.metric, self.items), ASSUMED_DISCORDANCE, self.clusters)
 
     @property
     def items_per_second(self) -> float | None:
@@ -344,6 +343,8 @@ def _check(result: EvaluationResult) -> None:
             known = {*item.values} | {metric for metric in task.metrics if is_corpus_metric(metric) and item.counts}
             if not set(task.metrics) <= known or not all(0 <= value <= 1 for value in item.values.values()):
                 raise ValueError(f"item {item.id} of {name} has no {', '.join(task.metrics)} between 0 and 1")
+        if len({tuple(map(len, item.counts)) for item in task.items}) > 1:
+            raise ValueError(f"items of {name} have counts of different lengths")
     if result.text is not None:
         text = result.text
         if not len(text.nats) == len(text.sizes) == len(text.tokens) or min(text.sizes, default=0) <= 0:

@@ -34,6 +34,7 @@ from stilnovo.statistics.estimates import (
     normal_quantile,
     student_quantile,
 )
+from stilnovo.statistics.power import smallest_visible_shift
 
 DRAWS = 4000  # of weights; the ends of an interval are known to a fortieth of its width
 _CHUNK = 2_000_000  # random numbers held at once
@@ -126,6 +127,14 @@ def swap_test(
         swapped = rng.binomial(counts, 0.5, size=(min(step, resamples - first), len(counts))) @ moved
         extreme += int(np.count_nonzero(np.abs(measure.of(end - swapped) - measure.of(start + swapped)) >= observed))
     return (extreme + 1) / (resamples + 1)
+
+
+def smallest_visible(
+    measure: CorpusMeasure, counts: Floats, discordance: float, clusters: Sequence[Hashable] | None = None
+) -> float:
+    """The smallest difference to a run that changes a share `discordance` of the answers, shown with 80 % power; 1 for none."""
+    sizes = cluster_sums(np.ones(len(counts)), clusters).tolist()
+    return min(1.0, smallest_visible_shift(change_error(measure, counts, discordance), sizes))
 
 
 def change_error(measure: CorpusMeasure, counts: Floats, discordance: float) -> float:
