@@ -88,8 +88,8 @@ def concordance(
 
 def _key(line: ConcordanceLine, order: Order) -> list[str]:
     if order == "left":
-        return fold(line.before).split()[::-1]
-    return fold(line.after).split() if order == "right" else [fold(line.word)]
+        return [word.form for word in tokens(line.before)][::-1]
+    return [word.form for word in tokens(line.after)] if order == "right" else [fold(line.word)]
 
 
 def _passages(library: Library, wanted: Sequence[str], works: Sequence[int], exact: bool) -> Iterator[Passage]:

@@ -7,7 +7,7 @@ such run.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -64,7 +64,7 @@ def parallels(
     found: list[Parallel] = []
     if asked:
         ids = [passage for passage, _ in library.index.match(Sought(stem=asked), READ, within) if passage not in own]
-        found = [parallel for passage in library.passages(ids) if (parallel := _in_words(text, passage))]
+        found = [parallel for passage in library.passages(ids) if (parallel := _in_words(text, passage, rarity))]
     found = sorted(found, key=lambda parallel: (-parallel.score, parallel.passage.id))[:limit]
     same = own | {parallel.passage.id for parallel in found}
     return found + _in_meaning(library, text, limit, within, same)
@@ -74,8 +74,8 @@ def _solid(every: Sequence[Word]) -> list[str]:
     return [word.form for word in every if word.form not in STOP_WORDS and not word.elided]
 
 
-def _in_words(text: str, passage: Passage) -> Parallel | None:
-    """The longest run of words that a text shares with a passage; its score is the number of words that mean something."""
+def _in_words(text: str, passage: Passage, rarity: Mapping[str, float]) -> Parallel | None:
+    """The longest run of words that a text shares with a passage; its score is how rare those are that mean something."""
     theirs, ours = tokens(passage.text), [modern(word.form) for word in tokens(text)]
     forms = [modern(word.form) for word in theirs]
     places: dict[tuple[str, ...], list[int]] = {}
@@ -93,7 +93,8 @@ def _in_words(text: str, passage: Passage) -> Parallel | None:
         return None
     start, end = theirs[at].start, theirs[at + length - 1].end
     shared = " ".join(passage.text[start:end].split())
-    return Parallel(passage, "words", shared, passage.start + start, passage.start + end, float(solid))
+    score = sum(rarity.get(stem(form), 0.0) for form in _solid(theirs[at : at + length]))
+    return Parallel(passage, "words", shared, passage.start + start, passage.start + end, score)
 
 
 def _in_meaning(library: Library, text: str, limit: int, works: Sequence[int], apart: set[int]) -> list[Parallel]:

@@ -5,10 +5,12 @@ import { confirm } from "./dialogs.js";
 import { $, h, icon } from "./dom.js";
 import { faultText, number, t } from "./i18n.js";
 import * as reader from "./reader.js";
+import * as study from "./study.js";
 import { pick } from "./upload.js";
 
 let place = null; // the sha256 of the open work, or "" for all
 let query = "";
+let kind = "passages"; // what a search shows: passages, or a concordance
 let turn = 0;
 
 const count = (n) => (n === 1 ? t("one_section") : t("section_count", { n: number(n) }));
@@ -19,7 +21,8 @@ function top() {
   const form = h("form.search", { role: "search", onsubmit: (event) => { event.preventDefault(); find(input.value); } },
     icon("seek"), h("label.unseen", { for: "seek" }, t("search_label")), input);
   input.addEventListener("input", () => { if (!input.value) find(""); });
-  return h("div.shelf-top", {}, form, h("button.button", { type: "button", id: "add-text", onclick: pick }, t("add_text")));
+  const chosen = study.kindChoice(kind, (now) => { kind = now; query = input.value.trim(); draw(); });
+  return h("div.shelf-top", {}, form, chosen, h("button.button", { type: "button", id: "add-text", onclick: pick }, t("add_text")));
 }
 
 function find(text) {
@@ -29,7 +32,7 @@ function find(text) {
 
 function hit(result) {
   return h("article.hit", {}, h(result.verse ? "p.verse" : "p", { lang: "it" }, result.text),
-    h("button.cite", { type: "button", onclick: () => reader.open(result) }, result.citation));
+    h("button.cite", { type: "button", onclick: () => reader.open(result) }, result.citation), study.parallels(result.text, result.citation));
 }
 
 /** What was found in notes, speakers and the like: never among the author's words. */
@@ -45,6 +48,7 @@ function work(one) {
 }
 
 async function all() {
+  if (query && kind === "concordance") return study.concordance(query, draw);
   if (query) {
     const words = encodeURIComponent(query);
     const [{ results }, { results: apart }] = await Promise.all([get(`/api/search?q=${words}`), get(`/api/search?q=${words}&apparatus=true`)]);
@@ -79,7 +83,7 @@ async function contents(sha256) {
   return [
     h("div", {}, h("a.plain.back", { href: "#/biblioteca" }, icon("left"), t("all_works"))),
     h("header.work-head", {}, h("h2", { lang: "it", tabindex: -1 }, one.title), h("p", {}, [one.author, one.year].filter(Boolean).join(", ")), h("p", {}, `${facts} · ${t("from_file", { name: one.source })}`)),
-    h("ol.contents", {}, rows), h("div.removing", {}, drop)];
+    await study.reference(sha256), h("ol.contents", {}, rows), h("div.removing", {}, drop)];
 }
 
 async function removeWork(one) {
