@@ -148,7 +148,7 @@ def asked_lines(result: EvaluationResult) -> list[str]:
 
 def group_text(group: GroupScore) -> str:
     """One line on a group of tasks: its macro average with its interval, and what is missing."""
-    missing = f" Without {', '.join(group.missing)}, of which there were no data." if group.missing else ""
+    missing = f" Without {', '.join(group.missing)}, which have no scores." if group.missing else ""
     if group.average is None or group.corrected is None:
         return f"{group.name}: no macro average, only {group.tasks[0].label} was asked.{missing}"
     return (

@@ -198,7 +198,7 @@ class _Plan:
     def _unread(self) -> str:
         """Why no text can be read; empty where it can."""
         if not self.abilities.prompt:
-            return f"the server tells none of a prompt ({self.abilities.why_not.get('prompt', 'no plain prompts')})"
+            return f"the server tells none of a prompt ({self.abilities.why_not['prompt']})"
         if self.model.tokenizer is None:
             return "without /tokenize the server cannot be sent windows of tokens"
         return (

@@ -92,7 +92,7 @@ def method_of(task: str, items: Sequence[Item], abilities: Abilities, how: Promp
     elif asked:
         counts = {"letters": 0 if chat else abilities.likeliest, "chat letters": abilities.chat_likeliest}
         way = next((name for name, count in counts.items() if count), "")
-        reason = "under its chat template" if abilities.prompt else abilities.why_not.get("prompt", "no plain prompts")
+        reason = "under its chat template" if abilities.prompt else abilities.why_not["prompt"]
         why = f"the server tells no log-probabilities of a prompt ({reason})"
         if not all(map(_lettered, asked)):
             raise NotScored(f"{task} needs log-likelihoods of whole endings, and {why}.")

@@ -92,6 +92,8 @@ def probe(model: ServedModel) -> tuple[Abilities, dict[str, Any]]:
     texts = (
         None if templated else tried("plain", lambda: [_text(model.complete(text, PROMPT_TOKENS)) for text in PROMPTS])
     )
+    if texts is None:
+        why["prompt"] = f"it does not go on with a plain prompt: {why['plain']}"
     likeliest, tops = (0, {}) if texts is None else _likeliest(lambda count: model.complete(TEXT, 1, logprobs=count))
     prompt = _prompt_way(model, tops, why, marks) if texts is not None else ""
     chat = tried("chat", lambda: _chat(model))
