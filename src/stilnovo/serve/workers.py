@@ -18,6 +18,7 @@ import queue
 import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Generator
 from concurrent.futures import Future
+from pathlib import Path
 from typing import Any, TypeVar
 
 from stilnovo.library import embedding
@@ -34,6 +35,14 @@ BUSY_MILLISECONDS = 4000
 #: What a client that was sent away is told to wait.
 RETRY_SECONDS = 5
 log = logging.getLogger("stilnovo.serve")
+
+
+def _opened(path: Path, embedder: Embedder | None, reranker: Reranker | None) -> Library:
+    """Open a worker's library connection; it sees changes made by other connections."""
+    library = Library.open(path)
+    library.connection.execute(f"PRAGMA busy_timeout = {BUSY_MILLISECONDS}")
+    library.embedder, library.reranker = embedder, reranker
+    return library
 
 
 def _done(job: _Job, library: Library | None, opened: Callable[[], Library]) -> Library | None:
@@ -95,11 +104,7 @@ class Workers:
         self, settings: ServeSettings, embedder: Embedder | None = None, reranker: Reranker | None = None
     ) -> None:
         def opened() -> Library:
-            """Open a worker's library connection; it sees changes made by other connections."""
-            library = Library.open(settings.library)
-            library.connection.execute(f"PRAGMA busy_timeout = {BUSY_MILLISECONDS}")
-            library.embedder, library.reranker = embedder, reranker
-            return library
+            return _opened(settings.library, embedder, reranker)
 
         self._quick = Group("quick", QUICK_WORKERS, opened)
         self._writing = Group("writer", settings.answers, opened)
