@@ -21,6 +21,7 @@ from stilnovo.compare.paired import compare
 from stilnovo.errors import InputError
 from stilnovo.report.comparison import comparison_figures, comparison_page
 from stilnovo.report.evaluation import evaluation_page, evaluation_text, group_text
+from stilnovo.report.result_tables import evaluation_tables
 from stilnovo.scoring.evaluate import expectation
 from stilnovo.scoring.group_scores import chosen_notes, group_scores, macro_score, visible_average
 from stilnovo.scoring.result import EvaluationResult, load_result
@@ -265,6 +266,9 @@ def test_a_runs_groups_are_kept_shown_and_for_machines(tmp_path: Path) -> None:
     assert figures["macro_average_above_chance"] == pytest.approx(mine.corrected.value)
     page = evaluation_page(result)
     assert "macro average of 2 of 3 tasks" in page and "Without absent_it" in page
+    rows = [row for row in evaluation_tables(result)[0].rows if row[0] == "mine"]
+    assert [row[5] for row in rows] == ["macro average of 2 of 3 tasks", "macro average of 2 of 3 tasks, above chance"]
+    assert rows[0][8] == mine.average.times(100) and rows[1][8] == mine.corrected.times(100)
     assert "task_groups" not in run(texts=[]).summary()
 
 

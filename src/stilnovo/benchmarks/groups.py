@@ -2,7 +2,8 @@
 
 A group names its tasks once each and in one form: two translations of the same questions would not be two witnesses, and an
 average of both would count them twice. So MMLU stands here as Global-MMLU, whose translation was revised, not as Okapi's
-`mmlu_it`, INVALSI as the whole suite, WiC-ITA once; `evalita` is Evalita-LLM's own set. English benchmarks are in none.
+`mmlu_it`, INVALSI as the whole suite, WiC-ITA once; `evalita` is Evalita-LLM's own set, whose
+three sorts of text with entities count as three tasks. English benchmarks are in none.
 
 One's own group is `NAME=TASK+TASK` among the names of `--tasks`; a task file may be one of its tasks.
 """
@@ -24,8 +25,11 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
     "understanding": _UNDERSTANDING,
     "language": _LANGUAGE,
     "italian": (*_KNOWLEDGE, *_UNDERSTANDING, *_LANGUAGE, "truthfulqa_it", "ifeval_it"),
-    "evalita": ("evalita_te", "evalita_sa", "evalita_hs", "evalita_at", "evalita_wic", "evalita_faq"),
-}
+    "evalita": (
+        "evalita_te", "evalita_sa", "evalita_hs", "evalita_at", "evalita_wic", "evalita_faq", "evalita_ls", "evalita_re",
+        "evalita_sum_fp", "evalita_ner_adg", "evalita_ner_fic", "evalita_ner_wn",
+    ),
+}  # fmt: skip
 
 
 def expanded(names: Sequence[str]) -> tuple[list[str], dict[str, tuple[str, ...]]]:

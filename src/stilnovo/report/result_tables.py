@@ -79,9 +79,22 @@ def _score_rows(task: TaskResult) -> Iterator[tuple[PaperCell, ...]]:
 def _group_rows(result: EvaluationResult) -> Iterator[tuple[PaperCell, ...]]:
     for group in result.group_scores:
         if group.average is not None:
-            what = f"macro average of {group.extent}"
-            counts = (group.average.n, group.average.clusters)
-            yield group.name, "", "", "", None, what, *counts, group.average.times(100), None, None
+            what, counts = f"macro average of {group.extent}", (group.average.n, group.average.clusters)
+            visible = 100 * group.smallest_visible if group.smallest_visible < 1 else None
+            yield group.name, "", "", "", None, what, *counts, group.average.times(100), 100 * group.chance, visible
+            if group.corrected is not None:
+                yield (
+                    group.name,
+                    "",
+                    "",
+                    "",
+                    None,
+                    f"{what}, above chance",
+                    *counts,
+                    group.corrected.times(100),
+                    None,
+                    None,
+                )
 
 
 def verdict_table(verdicts: Mapping[str, Verdict], caption: str, environment: Mapping[str, Any]) -> PaperTable:
