@@ -393,3 +393,33 @@ def test_trainings_of_every_kind_are_repeated(kind: str, runs: Path, tiny_folder
     done = call("bundle", "check", path, "--model", tiny_folder, "--run")
     assert done["outcome"] == "bit-equal"
     assert done["notes"] == ["The adapter's file is the same, byte by byte."]
+
+
+def test_a_run_that_wrote_down_less_is_repeated_too(runs: Path, tiny_folder: Path, tmp_path: Path) -> None:
+    """As older versions wrote it: no inputs, no hash of the sources, no threads."""
+    older = tmp_path / "older"
+    shutil.copytree(runs / "train", older)
+    manifest = json.loads((older / "manifest.json").read_text(encoding="utf-8"))
+    for key in ("inputs", "source_sha256", "computing", "weights_sha256", "model_id", "frozen_adapter_sha256"):
+        del manifest[key]
+    (older / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+    path = bundled(tmp_path, "older", tmp_path)
+    facts = json.loads(zipfile.ZipFile(path).read(FACTS))
+    assert facts["data"][0]["found"] == "when the bundle was made"
+    done = call("bundle", "check", path, "--model", tiny_folder, "--data", runs / "data", "--run", "--steps", "1")
+    assert done["outcome"] == "bit-equal"
+    assert {line["what"]: line["state"] for line in done["lines"]}["model"] == "not recorded"
+
+
+def test_written_answers_under_a_chat_template_are_repeated(tiny_folder: Path, tmp_path: Path) -> None:
+    rows = [{"d": f"Chi scrisse il libro {n}?", "r": ["Dante"]} for n in range(3)]
+    (tmp_path / "domande.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    quiz = "name: scritte\nfile: domande.jsonl\nprompt: 'Domanda: {{d}}'\ntarget: r\nmax_tokens: 4\n"
+    (tmp_path / "quiz.yaml").write_text(quiz, encoding="utf-8")
+    asked = ("--chat-template", "--system", "Rispondi.", "--repeats", "2", "--temperature", "0.8", "--no-cache")
+    model = ("--model", tiny_folder, "--quantization", "none")
+    call("evaluate", *model, "--task-file", tmp_path / "quiz.yaml", *asked, "--out", tmp_path / "run")
+    done = call("bundle", "check", bundled(tmp_path, "run", tmp_path, "--with-data"), "--model", tiny_folder, "--run")
+    assert done["outcome"] == "bit-equal"
+    same = next(number for number in done["numbers"] if number["name"] == "scritte: answers with the same words")
+    assert same["recorded"] == same["here"] > 0

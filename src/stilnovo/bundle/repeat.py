@@ -263,6 +263,7 @@ def _items(name: str, recorded: TaskResult, here: TaskResult) -> Iterator[Repeat
     yield RepeatedNumber(f"{name}: items with the same question", recorded.n, len(pairs))
     alike = sum(item.values == again.values for item, again in pairs)
     yield RepeatedNumber(f"{name}: items graded alike", recorded.n, alike, max(1.0, 0.02 * recorded.n))
+    yield from _written(name, recorded, here)
     gaps = [
         abs(a - b)
         for item, again in pairs
@@ -270,6 +271,17 @@ def _items(name: str, recorded: TaskResult, here: TaskResult) -> Iterator[Repeat
     ]  # fmt: skip
     if gaps:
         yield RepeatedNumber(f"{name}: largest difference of a log-likelihood, nats", 0.0, max(gaps), NATS)
+
+
+def _written(name: str, recorded: TaskResult, here: TaskResult) -> Iterator[RepeatedNumber]:
+    """How many answers have the same words; on other hardware words may differ where the grades do not, so any number is tolerated."""
+    before, after = (
+        {(part.prompt, part.repeat, item.id): item.text for part in task.all_rounds for item in part.items}
+        for task in (recorded, here)
+    )
+    if count := sum(map(bool, before.values())):
+        alike = sum(bool(text) and after.get(place) == text for place, text in before.items())
+        yield RepeatedNumber(f"{name}: answers with the same words", count, alike, count)
 
 
 class _FirstSteps(Observer):
