@@ -89,4 +89,5 @@ def chart_style() -> str:
 
 def _written_out(body: str, colours: Mapping[str, str]) -> str:
     known = {**colours, "sans": _FONT}
-    return re.sub(r"var\(--([\w-]+)\)", lambda found: known[found[1]], body)
+    fixed = re.sub(r"(?<![\w-])(?:display|width|height): [^;]*;\s*", "", body)  # a file has a size of its own
+    return re.sub(r"var\(--([\w-]+)\)", lambda found: known[found[1]], fixed)

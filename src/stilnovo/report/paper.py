@@ -33,7 +33,7 @@ _LATEX = {
 class PaperColumn:
     """A column: its name, its unit, decimals of what is shown (None: as it is), and what it means where that is not plain.
 
-    `interval`: its cells are estimates; `is_p`: they are p-values.
+    `interval`: its cells are estimates; `is_p`: they are p-values; `by_row`: every row has decimals of its own.
     """
 
     name: str
@@ -42,6 +42,7 @@ class PaperColumn:
     meaning: str = ""
     interval: bool = False
     is_p: bool = False
+    by_row: bool = False
 
     @property
     def heading(self) -> str:
@@ -51,18 +52,25 @@ class PaperColumn:
     @property
     def is_number(self) -> bool:
         """Whether its cells are numbers."""
-        return self.digits is not None or self.interval or self.is_p
+        return self.digits is not None or self.interval or self.is_p or self.by_row
 
 
 @dataclass(frozen=True)
 class PaperTable:
-    """A table by the section of its page; `about` says n, commit and date."""
+    """A table by the section of its page; `about` says n, commit and date, `digits` the decimals of each row, where they differ."""
 
     key: str
     caption: str
     columns: tuple[PaperColumn, ...]
     rows: tuple[tuple[PaperCell, ...], ...]
     about: str = ""
+    digits: tuple[int, ...] = ()
+
+    def _cells(self) -> Iterator[list[tuple[PaperColumn, PaperCell]]]:
+        """Rows as (column, cell), each column with the row's decimals."""
+        for index, row in enumerate(self.rows):
+            own = [replace(column, digits=self.digits[index]) if column.by_row else column for column in self.columns]
+            yield list(zip(own, row, strict=True))
 
     def texts(self) -> dict[str, str]:
         """The table in every format, by the format's name."""
@@ -91,10 +99,7 @@ class PaperTable:
             _markdown(column.heading + (f" [{_LEVEL} interval]" if column.interval else "")) for column in self.columns
         ]
         sides = ["---:" if column.is_number else "---" for column in self.columns]
-        body = [
-            [_markdown(_shown(column, cell)) for column, cell in zip(self.columns, row, strict=True)]
-            for row in self.rows
-        ]
+        body = [[_markdown(_shown(*cell)) for cell in row] for row in self._cells()]
         lines = ["| " + " | ".join(line) + " |" for line in (headings, sides, *body)]
         notes = "".join(f"\n\n{_markdown(note)}" for note in self.notes())
         return "\n".join([f"**{_markdown(self.caption)}**", "", *lines]) + notes + "\n"
@@ -105,10 +110,7 @@ class PaperTable:
             ("rr@{, }l" if column.interval else "r" if column.is_number else "l") for column in self.columns
         )
         head = [_latex(column.heading) + (_INTERVAL if column.interval else "") for column in self.columns]
-        rows = [
-            " & ".join(_latex_cell(column, cell) for column, cell in zip(self.columns, row, strict=True)) + r" \\"
-            for row in self.rows
-        ]
+        rows = [" & ".join(_latex_cell(*cell) for cell in row) + r" \\" for row in self._cells()]
         notes = [rf"\par\smallskip\footnotesize {_latex(note)}" for note in self.notes()]
         return "\n".join([
             r"% \usepackage{booktabs}", r"\begin{table}", r"\centering", rf"\caption{{{_latex(self.caption)}}}",

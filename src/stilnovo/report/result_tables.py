@@ -101,14 +101,15 @@ def verdict_table(verdicts: Mapping[str, Verdict], caption: str, environment: Ma
     """The verdicts of a comparison; values of one table have different units, so each row says its own."""
     comparisons = max((verdict.comparisons for verdict in verdicts.values()), default=1)
     columns = (
-        PaperColumn("measure"), PaperColumn("unit"), _N, _UNITS, PaperColumn("before", "", 3, interval=True),
-        PaperColumn("after", "", 3, interval=True), PaperColumn("difference", "", 3, "after minus before, paired", interval=True),
+        PaperColumn("measure"), PaperColumn("unit"), _N, _UNITS, PaperColumn("before", interval=True, by_row=True),
+        PaperColumn("after", interval=True, by_row=True),
+        PaperColumn("difference", meaning="after minus before, paired", interval=True, by_row=True),
         PaperColumn("gained", digits=0, meaning="items that score more"),
         PaperColumn("lost", digits=0, meaning="items that score less"), PaperColumn("test"),
         PaperColumn("p", meaning="of the test alone, two-sided", is_p=True),
         PaperColumn("mid-p", meaning="McNemar's mid-p, beside the exact one, which decides", is_p=True),
         PaperColumn("p corrected", meaning=f"Holm's correction over the {comparisons} comparisons of this table", is_p=True),
-        PaperColumn("smallest visible", "", 3, "difference that these units show with 80 % power"), _VERDICT,
+        PaperColumn("smallest visible", meaning="difference that these units show with 80 % power", by_row=True), _VERDICT,
     )  # fmt: skip
     rows = tuple(
         (
@@ -119,7 +120,14 @@ def verdict_table(verdicts: Mapping[str, Verdict], caption: str, environment: Ma
         )
         for name, verdict in verdicts.items()
     )  # fmt: skip
-    return PaperTable("verdicts", caption, columns, rows, about(dict(environment)))
+    return PaperTable(
+        "verdicts",
+        caption,
+        columns,
+        rows,
+        about(dict(environment)),
+        tuple(verdict.digits for verdict in verdicts.values()),
+    )
 
 
 def settings_table(
@@ -128,8 +136,8 @@ def settings_table(
     """Every measure of every setting of a sweep, against the base: (measure, unit, note, verdicts by setting)."""
     columns = (
         PaperColumn("measure"), PaperColumn("unit"), PaperColumn("adapter"), PaperColumn("scale"), _N, _UNITS,
-        PaperColumn("base", "", 4), PaperColumn("value", "", 4, interval=True),
-        PaperColumn("difference", "", 4, "value minus base, paired", interval=True),
+        PaperColumn("base", by_row=True), PaperColumn("value", interval=True, by_row=True),
+        PaperColumn("difference", meaning="value minus base, paired", interval=True, by_row=True),
         PaperColumn("p", meaning="two-sided, not corrected for the number of settings", is_p=True), _VERDICT,
     )  # fmt: skip
     rows = tuple(
@@ -141,7 +149,10 @@ def settings_table(
         for name, _, _, verdicts in measures
         for point, verdict in verdicts
     )  # fmt: skip
-    return PaperTable("measures", f"{base} under every scale of the adapters", columns, rows, about(dict(environment)))
+    digits = tuple(verdict.digits for *_, verdicts in measures for _, verdict in verdicts)
+    return PaperTable(
+        "measures", f"{base} under every scale of the adapters", columns, rows, about(dict(environment)), digits
+    )
 
 
 def course_tables(
