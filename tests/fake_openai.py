@@ -228,7 +228,7 @@ class FakeServer:
         return {
             "model": body["model"],
             "choices": [choice],
-            "usage": {"prompt_tokens": len(tokens), "completion_tokens": len(written)},
+            "usage": {"prompt_tokens": len(tokens) + 20 * ("templated" in self.can), "completion_tokens": len(written)},
         }
 
     def step(self, body: dict[str, Any]) -> dict[str, Any]:

@@ -444,6 +444,16 @@ def test_log_probabilities_that_do_not_hold_together_are_not_used(spoil: Any) ->
         assert Run()(server, task(LETTERS)).settings["server"]["methods"]["prova"].startswith("letters among the 20")
 
 
+def test_a_template_around_plain_prompts_is_noticed() -> None:
+    with FakeServer(can=frozenset({"completions", "chat", "templated"})) as server:
+        assert "under the server's template" in Run()(server, task(WRITING)).settings["server"]["methods"]["prova"]
+    with (
+        FakeServer(can=frozenset({"completions", "templated"})) as server,
+        pytest.raises(StilnovoError, match="as 21 tokens"),
+    ):
+        Run()(server, task(WRITING))
+
+
 def test_names_of_models() -> None:
     with FakeServer(names=("a", "b:latest")) as server:
         with pytest.raises(InputError, match=r"It lists 2: a, b:latest.\nAdd --model NAME"):

@@ -34,6 +34,8 @@ QUESTION = [Message("user", "Rispondi con una parola sola: qual è la capitale d
 LIKELIEST = (20, 5)
 #: Nats by which log-probabilities may differ between two calls of one model: on average, and a single one.
 SAME_LOGS, ONE_LOG = 0.05, 0.5
+#: Tokens as which one letter may be read: an opening token, a space, itself, and some to spare.
+ONE_LETTER = 4
 #: Tries again while probing: what a server cannot, many answer by a failure.
 PROBE_RETRIES = 2
 #: Tokens that a thinking model is given before its answer.
@@ -85,13 +87,13 @@ def probe(model: ServedModel) -> tuple[Abilities, dict[str, Any]]:
             why.setdefault(what, " ".join(f"{error.what} {error.found}".split()))
             return None
 
-    # Ollama puts its template around every prompt of a completion.
-    templated = model.facts["program"] == "Ollama"
-    if templated:
-        why["plain"] = "Ollama puts its chat template around every prompt"
     texts = (
-        None if templated else tried("plain", lambda: [_text(model.complete(text, PROMPT_TOKENS)) for text in PROMPTS])
+        None
+        if (added := _added(model))
+        else tried("plain", lambda: [_text(model.complete(text, PROMPT_TOKENS)) for text in PROMPTS])
     )
+    if added:
+        why["plain"] = added
     if texts is None:
         why["prompt"] = f"it does not go on with a plain prompt: {why['plain']}"
     likeliest, tops = (0, {}) if texts is None else _likeliest(lambda count: model.complete(TEXT, 1, logprobs=count))
@@ -136,6 +138,21 @@ def alike(before: Sequence[float], now: Sequence[float]) -> bool:
     """Whether two lists of log-probabilities are the same but for rounding."""
     apart = [abs(a - b) for a, b in zip(before, now, strict=False)]
     return len(before) == len(now) and (not apart or (sum(apart) / len(apart) <= SAME_LOGS and max(apart) <= ONE_LOG))
+
+
+def _added(model: ServedModel) -> str:
+    """What a server puts around a plain prompt; empty where it goes on with it as it is, or cannot."""
+    if model.facts["program"] == "Ollama":
+        return "Ollama puts its chat template around every prompt"
+    try:
+        usage = model.complete("a", 1).get("usage")
+    except StilnovoError:
+        return ""
+    read = usage.get("prompt_tokens") if isinstance(usage, dict) else None
+    most = ONE_LETTER + (len(model.tokenizer.opening) if model.tokenizer is not None else 0)
+    if isinstance(read, int) and read > most:
+        return f"it reads a prompt of one letter as {read} tokens, so that it puts a template around every prompt"
+    return ""
 
 
 def _text(reply: dict[str, Any]) -> str:

@@ -88,7 +88,7 @@ def first_token(reply: Mapping[str, Any]) -> dict[str, float]:
     found: dict[str, float] = {}
     for token, log in listed:
         if isinstance(token, str) and log is not None and (value := _log(log, reply)) > UNTOLD:
-            found.setdefault(token.replace("\u2581", " "), value)
+            found.setdefault(token.replace("\u2581", " ").replace("\u0120", " "), value)  # marks of a space
     return dict(sorted(found.items(), key=lambda entry: -entry[1]))
 
 
