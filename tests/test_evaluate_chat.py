@@ -43,10 +43,6 @@ def test_the_turns_are_system_examples_and_question() -> None:
     bare = MultipleChoice("y", "Tre?", ("\tA", "\t B"), 0, few_shot=FewShot(delimiter="\t"))
     assert roles(ChatForm().conversation(bare)) == [("user", "Tre?")]
     assert (choices(ITEM), choices(bare)) == (["A", "B"], ["A", " B"])
-    # no system turn: its words begin the first question
-    turns = roles(ChatForm("Sii breve.").conversation(ITEM, takes_system=False))
-    assert turns[0] == ("user", "Sii breve.\n\nUn esame.\n\n\n\nUno?")
-    assert turns[1:] == examples[1:]
 
 
 @pytest.mark.parametrize("single_turn", [False, True])

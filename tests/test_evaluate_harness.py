@@ -9,9 +9,14 @@ from typing import Any
 import pytest
 import torch
 
+from conftest import chat_tokenizer
+from stilnovo.benchmarks.chat_form import ChatForm
 from stilnovo.benchmarks.task import select
+from stilnovo.benchmarks.task_file import open_task_file
 from stilnovo.benchmarks.tasks import find_tasks
+from stilnovo.errors import InputError
 from stilnovo.model.attention import Blocks
+from stilnovo.scoring.chat_prompts import ChatPrompts
 from stilnovo.scoring.evaluate import evaluate
 from test_evaluate_scoring import byte_tokenizer, plain_loglikelihood, tiny_llama
 
@@ -143,3 +148,37 @@ def test_writing_ends_before_a_stop_string() -> None:
     )
     assert cut == whole[: whole.index(stop)]
     assert again == whole
+
+
+@pytest.mark.parametrize("multiturn", [True, False])
+def test_a_chat_template_gives_what_we_find_with_it(
+    multiturn: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "hub"))
+    from lm_eval import simple_evaluate
+    from lm_eval.tasks import TaskManager
+
+    from stilnovo.scoring.harness import HarnessModel
+
+    (tmp_path / "tasks").mkdir()
+    (tmp_path / "test.jsonl").write_text("\n".join(map(json.dumps, rows())), encoding="utf-8")
+    settings = "description: 'Un esame.\n'\nnum_fewshot: 2\nfewshot_split: test\nfewshot_config: {sampler: first_n}\n"
+    path = tmp_path / "tasks" / "arc_local.yaml"
+    path.write_text(TASK.replace("PATH", str(tmp_path / "test.jsonl")) + settings, encoding="utf-8")
+    tokenizer = chat_tokenizer(tmp_path, "chatml")
+    client = HarnessModel(tiny_llama(), tokenizer)
+    theirs = simple_evaluate(
+        model=client, tasks=["arc_local"], task_manager=TaskManager(include_path=str(path.parent), include_defaults=False),
+        bootstrap_iters=0, apply_chat_template=True, fewshot_as_multiturn=multiturn, system_instruction="Sii breve.",
+    )  # fmt: skip
+    selection, chat = select(open_task_file(path)), ChatPrompts(tokenizer, ChatForm("Sii breve.", not multiturn))
+    ours = evaluate(client.model, tokenizer, [selection], model_name="tiny", chat=chat).tasks["arc_local"]
+    samples = {sample["doc"]["id"]: sample for sample in theirs["samples"]["arc_local"]}
+    for item in ours.items:
+        found = [float(pair[0][0]) for pair in samples[item.id]["resps"]]
+        assert found == pytest.approx(item.loglikelihoods, abs=1e-4)
+    assert theirs["results"]["arc_local"]["acc_norm,none"] == pytest.approx(ours.score("acc_norm").value)
+    with pytest.raises(InputError, match="cannot be begun"):
+        client.apply_chat_template([{"role": "user", "content": "Sì?"}], add_generation_prompt=False)
+    with pytest.raises(InputError, match="no chat template"):
+        harness_model().apply_chat_template([{"role": "user", "content": "Sì?"}])

@@ -3,9 +3,6 @@
 As lm-evaluation-harness divides it with a chat template: the system prompt and the task's description are the system's
 turn, the examples are turns of user and assistant or stand in the user's one turn, the question is the user's last. The delimiter
 between a question and its answer falls away, since the template takes its place: the endings are those of `choices`.
-
-Unusual: a template that takes no system turn gets its words at the beginning of the first question, where the harness leaves
-them out without a word.
 """
 
 from __future__ import annotations
@@ -30,13 +27,12 @@ class ChatForm:
     system: str = ""
     single_turn: bool = False
 
-    def conversation(self, item: Item, context: str | None = None, *, takes_system: bool = True) -> list[Message]:
+    def conversation(self, item: Item, context: str | None = None) -> list[Message]:
         """The turns of an item, the user's question last.
 
         Args:
             item: The item.
             context: Instead of the item's: one of its `contexts`, or the beginning of one, examples included.
-            takes_system: Whether a system turn can be given.
         """
         before = item.few_shot
         asked = (item.context if context is None else context).removeprefix(before.description)
@@ -47,16 +43,12 @@ class ChatForm:
                 turns += [Message("user", question), Message("assistant", answer)]
         turns.append(Message("user", asked))
         system = _joined(self.system, before.description, before.between)
-        if system and takes_system:
-            return [Message("system", system), *turns]
-        if system:
-            turns[0] = Message("user", f"{system}\n\n{turns[0].content}")
-        return turns
+        return [Message("system", system), *turns] if system else turns
 
-    def sha256(self, item: Item, *, takes_system: bool = True) -> str:
+    def sha256(self, item: Item) -> str:
         """Hash of an item and of all that it becomes here: what a cached answer is found by."""
         contexts = dict.fromkeys(text for text, _ in item.pairs) if isinstance(item, MultipleChoice) else [item.context]
-        talks = [self.conversation(item, text, takes_system=takes_system) for text in contexts]
+        talks = [self.conversation(item, text) for text in contexts]
         asked = [[(turn.role, turn.content) for turn in talk] for talk in talks]
         parts = [item_sha256(item), asked, choices(item) if isinstance(item, MultipleChoice) else []]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()

@@ -172,11 +172,7 @@ class Generator:
         return len(self._prompt(messages))
 
     def _prompt(self, messages: Sequence[Message]) -> list[int]:
-        """Encode a conversation; a system turn that the model's template refuses stands at the beginning of the first question."""
-        if len(messages) > 1 and messages[0].role == "system" and not self.tokenizer.takes_system:
-            system, first, *others = messages
-            messages = [Message("user", f"{system.content}\n\n{first.content}"), *others]
-        return self.tokenizer.render(messages, generation=True)
+        return self.tokenizer.render(self.tokenizer.taken(messages), generation=True)
 
     def stream(self, messages: Sequence[Message], sampling: Sampling) -> Iterator[str]:
         """Stream the answer in pieces.

@@ -4,6 +4,9 @@ Token by token what lm-evaluation-harness makes of them: the rendered conversati
 follows the tokens of the rendered text without its trailing white space belongs to the ending. So the line break with which
 many templates open an answer is scored with every ending; it is nearly certain and the same for all. The opening token is
 given where the model has one and the template does not write it.
+
+Unusual: a template that takes no system turn gets its words at the beginning of the first question (`Tokenizer.taken`), where the
+harness leaves them out without a word.
 """
 
 from __future__ import annotations
@@ -44,8 +47,8 @@ class ChatPrompts:
                 "The model has no chat template.", "Its files hold none, so it is no chat model, or they are not whole.",
                 "Leave --chat-template out.",
             )  # fmt: skip
-        tokenizer.chat.prompt(form.conversation(_QUESTION, takes_system=tokenizer.takes_system))
         self.tokenizer, self.form, self._chat = tokenizer, form, tokenizer.chat
+        self.prompt(_QUESTION)
         self._header = lru_cache(256)(self._before)
 
     def settings(self) -> dict[str, Any]:
@@ -64,11 +67,11 @@ class ChatPrompts:
 
     def prompt(self, item: Item, context: str | None = None) -> RenderedChat:
         """Render an item up to where its answer begins; `context` as in `ChatForm.conversation`."""
-        return self._chat.prompt(self.form.conversation(item, context, takes_system=self.tokenizer.takes_system))
+        return self._chat.prompt(self.tokenizer.taken(self.form.conversation(item, context)))
 
     def sha256(self, item: Item) -> str:
         """Hash of an item as it is asked."""
-        return self.form.sha256(item, takes_system=self.tokenizer.takes_system)
+        return self.form.sha256(item)
 
     def endings(self, item: MultipleChoice) -> Endings:
         """The rendered context and ending of every choice, and what other items may begin with too."""

@@ -8,30 +8,32 @@ The harness hands over all requests of one kind at once, the choices of a questi
 score them as we score our own tasks: endings of one context share it, and what all contexts of a task begin with, a
 few-shot header, is read once. Where the model has no opening token, an empty context is the end-of-text token.
 
-Unusual: chat templates are refused. They would come back to us as text, and special tokens are never parsed out of
-text here (`stilnovo.text.tokenizer`).
+Unusual: special tokens are never parsed out of text here (`stilnovo.text.tokenizer`). The harness has a chat template rendered and
+hands the text back; it is known again, with what in it people wrote, among those that were rendered.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import groupby
 from os.path import commonprefix
 from typing import Any
 
 from stilnovo.benchmarks.harness_yaml import decoding
 from stilnovo.benchmarks.task import Generation
-from stilnovo.errors import needs
+from stilnovo.errors import InputError, needs
 from stilnovo.model.llama import Llama
 from stilnovo.model.load import open_model
 from stilnovo.scoring.boundary import check_finite
-from stilnovo.scoring.encode import Endings
+from stilnovo.scoring.encode import Context, Endings
 from stilnovo.scoring.packed import TOKEN_BUDGET, answers
 from stilnovo.scoring.perplexity import score_texts
 from stilnovo.scoring.reading import ReadOptions
 from stilnovo.scoring.written import write
 from stilnovo.spec import ModelSpec
+from stilnovo.text.template import Message, RenderedChat
 from stilnovo.text.tokenizer import Tokenizer
 
 with needs("lm_eval", "bench"):
@@ -51,15 +53,43 @@ class HarnessModel(LM):  # type: ignore[misc]
         super().__init__()
         self.model, self.tokenizer, self.token_budget = model, tokenizer, token_budget
         self._device = model.device
+        self._rendered: dict[str, RenderedChat] = {}
 
     @classmethod
     def open(cls, spec: ModelSpec) -> HarnessModel:
         """Load a model for the harness; see `stilnovo.model.load.open_model`."""
         return cls(*open_model(spec))
 
+    @property
+    def tokenizer_name(self) -> str:
+        """What names the tokeniser and its template in the harness's caches."""
+        return self.tokenizer.fingerprint()
+
+    def chat_template(self, chat_template: bool | str = False) -> str:
+        """The model's chat template, as the harness records it."""
+        return self.tokenizer.jinja or ""
+
+    def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
+        """Render a conversation up to where the answer begins.
+
+        Raises:
+            InputError: the model has no template, its template refuses the turns, or the answer is to be begun here.
+        """
+        if self.tokenizer.chat is None or not add_generation_prompt:
+            fault = (
+                "The model has no chat template."
+                if add_generation_prompt
+                else "An answer cannot be begun for the model."
+            )
+            raise InputError(fault, next="Leave the chat template out.")
+        turns = [Message(turn["role"], turn["content"]) for turn in chat_history]  # type: ignore[arg-type]
+        rendered = self.tokenizer.chat.prompt(self.tokenizer.taken(turns))
+        self._rendered[rendered.text] = rendered
+        return rendered.text
+
     def loglikelihood(self, requests: list[Any]) -> list[tuple[float, bool]]:
         """Score each (context, continuation): log-likelihood in nats, and whether greedy decoding would produce it."""
-        firsts, questions = _questions(requests)
+        firsts, questions = _questions(requests, self._rendered)
         scores: list[tuple[float, bool] | None] = [None] * len(requests)
         for batch in answers(self.model, self.tokenizer, questions, token_budget=self.token_budget):
             for index, answer in batch:
@@ -88,23 +118,34 @@ class HarnessModel(LM):  # type: ignore[misc]
             for number, (context, settings) in enumerate(request.args for request in requests)
         ]
         texts = []
-        for batch in write(self.model, self.tokenizer, items, token_budget=self.token_budget):
+        prompts = {item.id: self._rendered.get(item.context, item.context) for item in items}
+        batches = write(
+            self.model, self.tokenizer, items, token_budget=self.token_budget, prompt=lambda item: prompts[item.id]
+        )
+        for batch in batches:
             for index, answer in batch:
                 self.cache_hook.add_partial("generate_until", requests[index].args, answer.text)
                 texts.append(answer.text)
         return texts
 
 
-def _questions(requests: Sequence[Any]) -> tuple[list[int], list[Endings]]:
+def _questions(requests: Sequence[Any], rendered: Mapping[str, RenderedChat]) -> tuple[list[int], list[Endings]]:
     """Group consecutive requests with one context and task, with the index of the first of each group.
 
-    What the contexts of a task begin with is its header.
+    What the contexts of a task begin with is its header. A context that a chat template has `rendered` is taken as that.
     """
+
+    def known(text: str, whole: str) -> Context:
+        return replace(rendered[whole], text=text) if whole in rendered else text
+
     numbered = groupby(enumerate(requests), key=lambda entry: (str(entry[1].task_name), entry[1].args[0]))
     groups = [(task, context, list(entries)) for (task, context), entries in numbered]
     contexts: dict[str, list[str]] = defaultdict(list)
     for task, context, _ in groups:
         contexts[task].append(context)
     headers = {task: commonprefix(texts) if len(texts) > 1 else "" for task, texts in contexts.items()}  # noqa: RUF071
-    questions = [Endings([request.args for _, request in entries], headers[task]) for task, _, entries in groups]
+    questions = [
+        Endings([(known(context, context), request.args[1]) for _, request in entries], known(headers[task], context))
+        for task, context, entries in groups
+    ]
     return [entries[0][0] for _, _, entries in groups], questions

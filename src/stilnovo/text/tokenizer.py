@@ -92,6 +92,13 @@ class Tokenizer:
             return True
         return self.chat.takes([Message("system", "?"), asked]) and not self.chat.leaves_system_out()
 
+    def taken(self, messages: Sequence[Message]) -> list[Message]:
+        """The turns as the chat template takes them: the words of a system turn that it does not take begin the first question."""
+        if len(messages) > 1 and messages[0].role == "system" and not self.takes_system:
+            system, first, *others = messages
+            return [Message("user", f"{system.content}\n\n{first.content}"), *others]
+        return list(messages)
+
     @cached_property
     def turn_end_id(self) -> int | None:
         """The token with which the chat template ends an assistant's turn; None where it ends it with none."""
