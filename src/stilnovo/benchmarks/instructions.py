@@ -52,6 +52,7 @@ _STRONG = re.compile(r"\*\*(?=[^\s*])[^\n*]*(?<=[^\s*])\*\*")
 _EMPHASIS = re.compile(r"(?<![*\w])\*(?=[^\s*])[^\n*]*(?<=[^\s*])\*(?![*\w])")
 _PLACEHOLDER = re.compile(r"\[(?=[^\]\n]*[^\W\d_])(?![xX]\])[^\[\]\n]*\](?!\()")
 _HEADING = re.compile(r"^[ \t]*(?:#+[ \t].*|[*_-]{3,}[ \t]*)$", re.MULTILINE)
+_NUMBERED = re.compile(r"\b(nn?|nr|num|artt?|pagg?|pp?|voll?|capp?|figg?|tab|sez|par)\.[ \t]*(?=\d)", re.IGNORECASE)
 _AFTER_STOP = re.compile(r"([.!?…]['\")»”]*\s+)([^\W\d_])")
 _FENCED = re.compile(r"```(?:json)?\s*\n?(.*?)\n?\s*```", re.DOTALL | re.IGNORECASE)
 _FURTHER = re.compile(r"\W*p\.\s?p\.\s?s\b", re.IGNORECASE)
@@ -68,6 +69,7 @@ def words(text: str) -> list[str]:
 def sentence_count(text: str) -> int:
     """Number of Italian sentences; headings and dividers are none. A text without capitals has its sentences too."""
     plain = re.sub(r"(?<=\w)'(?=\w)", " ", _HEADING.sub("\n\n", text))  # l'avv. is an abbreviation too
+    plain = _NUMBERED.sub(r"\1 ", plain)
     if plain.islower():
         plain = _AFTER_STOP.sub(lambda match: match[1] + match[2].upper(), plain)
     return sum(any(map(str.isalpha, plain[start:end])) for start, end in sentences(plain))
@@ -76,7 +78,7 @@ def sentence_count(text: str) -> int:
 def _occurrences(phrase: str, text: str) -> int:
     """How often a word or phrase occurs, whole, in any case; an apostrophe may stand for a last letter's accent."""
     parts = r"\s+".join(_ACCENTED.sub(_either, re.escape(part)) for part in phrase.split())
-    return len(re.findall(rf"(?<!\w){parts}(?!\w)", text, re.IGNORECASE)) if parts else 0
+    return len(re.findall(rf"(?<![^\W_]){parts}(?![^\W_])", text, re.IGNORECASE)) if parts else 0
 
 
 def _either(letter: re.Match[str]) -> str:
@@ -119,7 +121,7 @@ def _postscript(answer: str, asked: Arguments) -> bool:
     """The marker begins a line or a sentence after others, something follows it, and no paragraph but a further postscript that."""
     marks = str(asked["postscript_marker"]).strip().rstrip(".").split(".")
     marker = r"\.\s?".join(re.escape(mark.strip()) for mark in marks)
-    begins = re.compile(rf"(?:\n|(?<!\bp)[.!?…][*_\"')»”]*\s)[ \t*_>]*{marker}(?!\w)\W*\w", re.IGNORECASE)
+    begins = re.compile(rf"(?:\n|(?<!\bp)[.!?…][*_\"')»”]*\s)[ \t*_>#]*{marker}(?!\w)\W*\w", re.IGNORECASE)
     given = answer.strip()
     return any(
         all(_FURTHER.match(part) for part in re.split(r"\n[ \t]*\n", given[found.end() :])[1:] if part.strip())
