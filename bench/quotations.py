@@ -1,12 +1,15 @@
 """Answers and quotations measured on real books: the right section, the right sentence, and no false mark.
 
-Two parts. *Answers*: the questions of `bench/questions/` over the library in `../shared/data/library` (or `--library`).
-*Verification*: 4,000 quotations of some sixty kinds made from that library with a seed (`claims.py`), whose truth is known. A
-false one must never be marked verified nor put right; a true variant should be recognised.
+Three parts. *Answers*: the questions of a half of `bench/questions/`, three passages shown of each, those that are *sure*, and
+questions that no work answers. *Scope*: questions about the library and its records (`scope_answers.py`). *Verification*: 4,000
+quotations of some sixty kinds made from that library with a seed (`claims.py`), whose truth is known. A false one must never be
+marked verified nor put right; a true variant should be recognised.
 
-    python bench/quotations.py [--split dev|test] [--library FILE] [--count 4000] [--write FILE]
+    python bench/quotations.py [--split test|dev] [--library FILE] [--count 4000] [--misses] [--write FILE]
 
-The last line is one JSON object.
+The half is the held-out one, whose misses nobody reads: `--misses` shows those of the other. A FILE with vectors
+(`stilnovo library embed`) is searched by meaning too. Intervals are grouped by work. The last line is one JSON object.
+`fit_chooser.py --ablation` shows what each part of the choice is worth.
 
 Needs: stilnovo.
 """
@@ -17,49 +20,24 @@ import argparse
 import json
 import re
 import sys
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
 from claim_stock import Claim, plain_words
 from claims import COUNT, SEED, claims
-from stilnovo.chat.extract import extract
+from gold import ANSWERABLE, UNANSWERABLE, Gold, asked, overlaps
+from scope_answers import questions_library, scope_answers
+from stilnovo.chat.extract import SHOWN, extract
 from stilnovo.chat.quotes import Quote, verify
-from stilnovo.library.read import files_in, read
-from stilnovo.library.records import Chapter
-from stilnovo.library.search import search
 from stilnovo.library.store import Library
 from stilnovo.progress import Progress
+from stilnovo.statistics.estimates import Estimate, mean
 from true_claims import SAME_WORDING, TRUE
 
 T = TypeVar("T")
-HERE = Path(__file__).parent
-TEXTS = HERE.parents[1] / "shared" / "data" / "library"
-
-
-def rows(name: str) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (HERE / "questions" / name).read_text(encoding="utf-8").splitlines()]
-
-
-@contextmanager
-def real_library(path: Path | None = None) -> Iterator[Library]:
-    """The library named, or one made of the real texts for as long as it is needed."""
-    if path is not None:
-        with Library.open(path) as library:
-            yield library
-        return
-    if not TEXTS.is_dir():
-        sys.exit(
-            f"This needs the real texts in {TEXTS.name}/ beside the project; they are not shipped. Or name a --library."
-        )
-    with tempfile.TemporaryDirectory() as folder, Library.open(Path(folder) / "libri.sqlite") as library:
-        for file in files_in([TEXTS]):
-            library.add(read(file))
-        yield library
 
 
 def shown(label: str, things: Sequence[T]) -> Iterator[T]:
@@ -132,84 +110,86 @@ def false_verifications(library: Library | None = None, count: int = COUNT, seed
     """Verification measured on adversarial quotations, so many of all kinds together: see `judge`."""
     if library is not None:
         return judge(library, claims(library, count, seed))
-    with real_library() as made:
+    with questions_library(None) as made:
         return judge(made, claims(made, count, seed))
 
 
-def _holds(section: Chapter, library: Library, span: str) -> bool:
-    return verify(span, section, library.text(section.work)).status == "verified"
-
-
 def answers(library: Library, split: str) -> dict[str, Any]:
-    """The questions of a split: right section among the passages found, right section and sentence in the answer."""
-    asked = [row for row in rows("literature.jsonl") if row["split"] == split]
-    counts, misses, times = Counter[str](), [], []
-    for row in shown("ask", asked):
-        hits = [_holds(hit.passage.section, library, row["span"]) for hit in search(library, row["question"], 10)]
-        begun = time.perf_counter()
+    """The questions of a half: right section and sentence among those shown, and of the sure ones; by work, for intervals."""
+    gold, rows, times = Gold(library), [], list[float]()
+    for row in shown("ask", asked(ANSWERABLE, split)):
+        begun = time.process_time()
         found = extract(library, row["question"])
-        times.append(time.perf_counter() - begun)
-        quote = found.quotes[0] if found.quotes else None
-        section = quote.section if quote else None
-        right = bool(section and _holds(section, library, row["span"]))
-        sentence = False
-        if right and quote and section:
-            gold = verify(row["span"], section, library.text(section.work))
-            # The span may stand several times in a section: the quotation is right when it holds or meets one of them.
-            inside = verify(row["span"], section, library.text(section.work)[: quote.end]).status == "verified"
-            sentence = (gold.start < quote.end and quote.start < gold.end) or (inside and row["span"] in quote.shown)
-        counts.update(
-            section_at_1=any(hits[:1]), section_at_5=any(hits[:5]), section_at_10=any(hits), answer_section=right,
-            answer_quotation=sentence, sure=found.sure, sure_and_right=found.sure and sentence, refused=not found.quotes,
-        )  # fmt: skip
-        if not sentence:
-            misses.append({"id": row["id"], "question": row["question"], "section": right, "sure": found.sure,
-                           "quote": quote.shown[:160] if quote else "", "citation": quote.citation if quote else ""})  # fmt: skip
-    times.sort()
-    return {"questions": len(asked), **counts, "median_ms": round(times[len(times) // 2] * 1000, 1), "misses": misses}
+        times.append(time.process_time() - begun)
+        places = gold.places(row)
+        right = [
+            q.section is not None and overlaps(places, q.section.work.id, q.start, q.end) for q in found.quotes[:SHOWN]
+        ]
+        sections = [q.section is not None and q.section.id in gold.sections(places) for q in found.quotes[:SHOWN]]
+        rows.append({
+            "id": row["id"], "question": row["question"], "work": row["work"], "section_right": any(sections),
+            "sentence_in_three": any(right), "first_right": any(right[:1]), "sure": found.sure,
+            "characters": sum(q.end - q.start for q in found.quotes[:SHOWN]), "text": found.text[:240],
+        })  # fmt: skip
+    kept = [{**row, "sure": extract(library, row["question"]).sure} for row in asked(UNANSWERABLE, split)]
+    return {"asked": rows, "unanswerable": kept, "seconds": times}
 
 
-def refusals(library: Library) -> dict[str, Any]:
-    """The unanswerable questions: how many get an answer without reserve, which is false; how many only a nearest passage."""
-    counts, wrong = Counter[str](), []
-    for row in rows("unanswerable.jsonl"):
-        found = extract(library, row["question"])
-        counts["false_answers" if found.sure else "nearest_passage" if found.quotes else "refused"] += 1
-        if found.sure:
-            wrong.append({"question": row["question"], "answer": found.text[:200]})
-    names = ("false_answers", "nearest_passage", "refused")
-    return {"questions": len(rows("unanswerable.jsonl")), **{name: counts[name] for name in names}, "wrong": wrong}
+def figures(found: dict[str, Any]) -> dict[str, Estimate]:
+    """Shares with their intervals, grouped by work."""
+    rows, kept = found["asked"], found["unanswerable"]
+
+    def share(of: Sequence[dict[str, Any]], key: str) -> Estimate:
+        return mean([float(row[key]) for row in of], [row["work"] for row in of], shares=True)
+
+    sure = [row for row in rows if row["sure"]]
+    made = {key: share(rows, key) for key in ("section_right", "sentence_in_three", "first_right")}
+    made["sure_share"] = share(rows, "sure")
+    if sure:
+        made["sure_right"] = share(sure, "first_right")
+    back = [{"work": row.get("work") or row["id"], "back": not row["sure"]} for row in kept]
+    return {**made, "unanswerable_kept_back": share(back, "back")}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--split", choices=("dev", "test"), default="dev")
+    parser.add_argument("--split", choices=("test", "dev"), default="test")
     parser.add_argument("--library", type=Path)
     parser.add_argument("--count", type=int, default=COUNT)
     parser.add_argument("--seed", type=int, default=SEED)
+    parser.add_argument("--misses", action="store_true", help="Show what was not right, of the dev half.")
     parser.add_argument("--write", type=Path, metavar="FILE", help="Keep the whole result as JSON.")
     options = parser.parse_args()
-    with real_library(options.library) as library:
-        answered, refused = answers(library, options.split), refusals(library)
+    if options.misses and options.split == "test":
+        parser.error("The misses of the held-out half are not shown; add --split dev.")
+    with questions_library(options.library) as library:
+        found, scope = answers(library, options.split), scope_answers(library, options.split)
+        vectors = library.searching() is not None
         checked = false_verifications(library, options.count, options.seed)
-    for name, part in (("answers", answered), ("unanswerable", refused), ("verification", checked)):
-        print(f"\n{name}")
-        for key, value in part.items():
-            print(
-                f"  {key}: {json.dumps(value, ensure_ascii=False, indent=2) if isinstance(value, list | dict) else value}"
-            )
-    result = {"split": options.split, "answers": answered, "unanswerable": refused, "verification": checked}
+    estimates = figures(found)
+    for name, one in estimates.items():
+        print(f"{name:<24} {one.value:.3f}  [{one.low:.3f}, {one.high:.3f}]  n = {one.n}")
+    if options.misses:
+        for row in found["asked"]:
+            if not row["sentence_in_three"]:
+                print(json.dumps(row, ensure_ascii=False))
+    print(json.dumps(checked, ensure_ascii=False, indent=1))
+    line = {
+        **{name: round(one.value, 4) for name, one in estimates.items()},
+        "scope_right": round(scope["right"] / max(1, scope["questions"]), 4), "scope_questions": scope["questions"],
+        "questions_held_out" if options.split == "test" else "questions_dev": len(found["asked"]),
+        "works": len({row["work"] for row in found["asked"]}), "unanswerable": len(found["unanswerable"]),
+        "sure": sum(row["sure"] for row in found["asked"]),
+        "characters_shown": round(sum(row["characters"] for row in found["asked"]) / max(1, len(found["asked"]))),
+        "median_seconds": round(sorted(found["seconds"])[len(found["seconds"]) // 2], 3), "vectors": vectors,
+        "false_verifications": checked["false_verified"], "false_repairs": checked["false_repairs"],
+    }  # fmt: skip
     if options.write:
         from stilnovo.runlog import environment, write_atomic
 
-        whole = {"what": "quotations", "command": sys.argv, **environment(), **result}
+        whole = {"what": "quotations", "command": sys.argv, **environment(), **line, "verification": checked}
         write_atomic(options.write, json.dumps(whole, ensure_ascii=False, indent=1) + "\n")
-    drop = ("misses", "wrong", "by_kind", "examples_repaired", "examples_false", "examples_missed")
-    line = {
-        k: {n: v for n, v in part.items() if n not in drop} if isinstance(part, dict) else part
-        for k, part in result.items()
-    }
-    print(json.dumps({**line, "false_verifications": checked["false_verified"]}, ensure_ascii=False))
+    print(json.dumps(line, ensure_ascii=False))
 
 
 if __name__ == "__main__":

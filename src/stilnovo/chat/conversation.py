@@ -214,7 +214,7 @@ class _Reply:
             self.failure = notice.text
             yield notice
             if self.extract.quotes and not any(quote.sound for quote in self.quotes):
-                yield self._add_extract(FROM_THE_TEXT if self.text else "")
+                yield self._add_extract(self._from_the_text() if self.text else "")
             yield from self._end("failed")
         else:
             turn = Turn(self.message, self.text, tuple(self.quotes), self.searched, self._work())
@@ -232,7 +232,7 @@ class _Reply:
         yield Answer(
             self.message, self.text, self.kind, self.mode, tuple(self.quotes), self.extract.passages, tuple(self.notices),
             self.searched, self.extract.sure, finish, self.failure, self.prompt_tokens, self.completion_tokens,
-            self.extract.records,
+            self.extract.records, self.extract.confidence,
         )  # fmt: skip
 
     def _warned(self) -> Iterator[Notice]:
@@ -249,6 +249,9 @@ class _Reply:
     def _add(self, text: str) -> TextToken:
         self.text += text
         return TextToken(text)
+
+    def _from_the_text(self) -> str:
+        return FROM_THE_TEXT if self.extract.sure else "\n\n"
 
     def _add_extract(self, opening: str = "") -> TextToken:
         """Append the extracted sentences to the answer."""
@@ -288,7 +291,7 @@ class _Reply:
             system, extracted.passages if extracted.whole else extracted.passages[: writing.GIVEN]
         )
         if extracted.quotes and not extracted.records and not any(quote.sound for quote in self.quotes):
-            yield self._add_extract(FROM_THE_TEXT)
+            yield self._add_extract(self._from_the_text())
 
     def _streamed(
         self, system: str, passages: Sequence[Passage] = (), more: Callable[[str], Sequence[Passage]] = lambda _: ()

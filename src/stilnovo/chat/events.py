@@ -75,11 +75,12 @@ class Answer:
 
     Attributes:
         searched: What the library was asked; empty when it was not.
-        sure: Whether the sentence found answers by the stated rule (`Chooser.sure`) or is only the nearest one.
+        sure: Whether the first sentence found answers, by its confidence; else it is one of the passages nearest to the question.
         failure: The error message of a model that failed.
         prompt_tokens: Tokens that the model read.
         completion_tokens: Tokens that the model wrote.
         records: The works whose records the answer is from.
+        confidence: The probability that the first quotation answers; None where no sentence was chosen.
     """
 
     question: str
@@ -96,6 +97,12 @@ class Answer:
     prompt_tokens: int = 0
     completion_tokens: int = 0
     records: tuple[Work, ...] = ()
+    confidence: float | None = None
+
+    @property
+    def nearest(self) -> bool:
+        """Whether the quotations are only the passages nearest to the question: they stand in the source, and may not answer."""
+        return self.kind == "extractive" and self.found and not self.sure and self.confidence is not None
 
     @property
     def found(self) -> bool:
@@ -117,6 +124,8 @@ class Answer:
             "sources": self.mode,
             "found": self.found,
             "sure": self.sure,
+            "nearest": self.nearest,
+            "confidence": self.confidence,
             "complete": self.complete,
             "quote": first.text if first else None,
             "quote_verified": first is not None and first.status == "verified",

@@ -20,10 +20,13 @@ class Extract:
     Passages without a quotation are what was read in vain: a model may see more in them than the rules do.
 
     Attributes:
+        sure: Whether the first quotation answers the question, by its `confidence`; where there are quotations and it does not,
+            they are the passages nearest to the question.
         section: The chapter told as a whole.
         asks_back: The question fits several works, sections or authors.
         records: The works whose records (author, title, year, sections) the answer is from.
         final: The answer is complete as it is: no model is asked.
+        confidence: The probability that the first quotation answers; None where no sentence was chosen.
     """
 
     text: str
@@ -34,6 +37,7 @@ class Extract:
     asks_back: bool = False
     records: tuple[Work, ...] = ()
     final: bool = False
+    confidence: float | None = None
 
     @property
     def whole(self) -> bool:

@@ -1,115 +1,87 @@
-"""Question analysis: its terms and names, and the expected type of answer.
+"""Question analysis: the words it turns on, its names, the kind of answer and the part of the work that it asks for.
 
-Everything here can be read and checked by a person; no model is asked. An answer to *quando* holds a date, to *dove* a
-place, to *quanti* a number, to *chi è X* says *X era …*: these are the `signs` that lift one sentence above another.
+Everything here can be read and checked by a person; no model is asked.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 
-from stilnovo.chat.thesaurus import kin
-from stilnovo.library.store import Library
-from stilnovo.text.italian import STOP_WORDS, content_words, fold, stem, tokens, words
+from stilnovo.text.italian import STOP_WORDS, content_words, fold, listed, tokens, words
 
-#: What a term counts: the word itself, its stem, a kindred word or a name that stands for it (`aliases`).
-SAME, STEM, KIN = 1.0, 0.85, 0.55
-#: Rarity is damped by this power: a rare word must not drown the others. Names and numbers weigh half as much again.
-DAMPING, NAME_WEIGHT = 0.6, 1.5
-
-_INSIDE_SENTENCE = re.compile(r"[\w,;:)]\W[A-ZÀ-Þ]$")
-_NOBODY: frozenset[str] = frozenset()
-
+#: Words that only ask, or say where to look: *come si chiama*, *nel romanzo*.
+_EMPTY = listed(
+    """
+    chiama chiamava chiamano nome anno modo motivo ragione cosa significa vuol succede accade successe accadde viene venne mi
+    sai sapresti dimmi puoi trova fa faceva fece qualcuno persona romanzo libro novella racconto poesia opera protagonista
+    autore scrittore capitolo dice raccontami parlami
+    """
+)
+_OPENERS = listed(
+    """
+    chi che cosa dove quando come perche quale quali quanto quanti quanta quante qual in nel nella nei nelle negli nello nell a
+    al alla da dal di del della dei con per su sul secondo cos dov com dimmi parlami raccontami descrivi spiega riassumi
+    """
+)
+#: Nothing is asked with these alone.
+_GREETINGS = listed(
+    "ciao salve buongiorno buonasera grazie prego ok okay bene allora si ehi arrivederci scusa pronto test"
+)
 _NUMBER = (
-    r"(?:(?!1[0-9]{3}\b)\d[\d.]*|due|tre|quattro|cinque|sei|sette|otto|nove|dieci|undici|dodici|tredici|quattordici|quindici|sedici"
-    r"|diciassette|diciotto|diciannove|(?:vent|trent|quarant|cinquant|sessant|settant|ottant|novant)\w+|\w*cento\w*"
-    r"|mille|\w*mila|milion[ei]|una? (?:dozzina|decina|ventina|trentina|centinaio|migliaio))"
+    r"(?:\d[\d.]*|due|tre|quattro|cinque|sei|sette|otto|nove|dieci|\w+dici|dicias\w+|diciotto|diciannove"
+    r"|(?:vent|trent|quarant|cinquant|sessant|settant|ottant|novant)\w+|\w*cento\w*|mille|\w*mila)"
 )
-_MONTH = "gennaio|febbraio|marzo|aprile|maggio|giugno|luglio|agosto|settembre|ottobre|novembre|dicembre"
-_DAY = "lunedi|martedi|mercoledi|giovedi|venerdi|sabato|domenica|pasqua|natale|vigilia|primavera|estate|autunno|inverno"
-_MONEY = (
-    r"(?:lir[ae]|scud[oi]|sold[oi]|fiorin[oi]|zecchin[oi]|ducat[oi]|franc\w+|marenghi|moneta|monete|quattrini|onze)"
-)
-_PLACE = (
-    r"(?:casa|casetta|casuccia|palazzo|villa|castello|torre|citta|paese|paesetto|villaggio|via|strada|piazza|isola|monte"
-    r"|valle|riva|chiesa|convento|camera|stanza|bottega|osteria|bosco|campo|giardino|porto|scuola|ospedale|torre|cantina)"
-)
-
-_WHERE = r"\b(?:dove|dov|donde|in (?:che|quale) (?:luogo|posto|paese|citta|isola|via))\b"
-
-#: Kind of question → (what it is recognised by, what an answer holds, how much that counts). All folded.
-_KINDS: dict[str, tuple[str, str, float]] = {
-    "year": (r"\bin (?:che|quale) anno\b", r"\b1[0-9]{3}\b", 0.35),
-    "money": (
-        r"\bquant[oi] (?:denaro|danaro|soldi|lire|costa|costo|pag\w+)|\bche prezzo|\bquanto \w+ (?:cost|pag)\w+",
-        _MONEY,
-        0.3,
-    ),
-    "distance": (
-        r"\b(?:che distanza|quant\w+ (?:dista|= lontan|era lontan|= distant)\w*)",
-        rf"\b{_NUMBER} (?:migli\w+|chilometr\w+|passi|leghe|metri|braccia|ore|giorni)\b",
-        0.35,
-    ),
-    "number": (r"\b(?:quant[oiae]|che (?:altezza|eta))\b", rf"\b{_NUMBER}\b", 0.2),
+#: Kinds of question: how each is asked, and what a sentence that answers it holds. Folded, apostrophes as spaces.
+_KINDS = {
+    "number": (r"\bquant[oiae]\b|\bche eta\b", rf"\b{_NUMBER}\b"),
     "when": (
-        r"\b(?:quando|in (?:che|quale) (?:giorno|mese|data|epoca|stagione)|a che ora)\b",
-        rf"\b(?:1[0-9]{{3}}|{_MONTH}|{_DAY}|notte|mattina|sera|alba|tramonto|alle (?:{_NUMBER})|ore)\b",
-        0.2,
-    ),
-    "where": (
-        _WHERE,
-        rf"\b(?:in|nel|nella|nell|nello|a|al|alla|all|presso|vicino|sul|sulla|dentro|sotto|sopra)\b.{{0,25}}\b{_PLACE}\b",
-        0.15,
-    ),
-    "seat": (
-        _WHERE,
-        r"\b(?:sorg\w+|situat[oa]|(?:era|=) (?:post[oa]|in|nel|nella|a|al|alla|su|sul|sulla) |giace\w*|abita|abitava|stava di casa"
-        r"|in fondo|in cima|sulla cima)\b",
-        0.25,
+        r"\bquando\b|\bin (?:che|quale) (?:anno|giorno|mese|data)\b",
+        r"\b1\d{3}\b|\b(?:genn|febbr)aio\b|\b(?:marzo|aprile|maggio|giugno|luglio|agosto|\w+mbre|ottobre|giorno|mattina|sera|notte|anni)\b",
     ),
     "why": (
-        r"\b(?:perche|per (?:che|quale|qual) (?:motivo|ragione|causa)|come mai)\b",
-        r"\b(?:perche|poiche|giacche|siccome|affinche|onde|a causa|per non|per \w+[aei]r[ei]?|volev\w+ \w+[aei]r[ei]?)\b",
-        0.25,
+        r"\bperche\b|\bcome mai\b|\bper (?:che|quale) (?:motivo|ragione)\b",
+        r"\b(?:perche|poiche|giacche|siccome|onde|affinche|per \w+[aei]r[ei])\b",
     ),
-    "name": (
-        r"\b(?:come si chiam\w+|(?:qual (?:=|e|era)|quale|che) (?:il )?(?:vero |altro )?(?:nome|soprannome|nomignolo))\b",
-        r"\b(?:chiam\w+|nome|detto|detta|soprannom\w+|nomignolo)\b",
-        0.25,
+    "where": (
+        r"\b(?:dove|in (?:che|quale) (?:luogo|localita|citta|paese|via|palazzo|casa|isola))\b",
+        r"\b(?:casa|palazz\w+|villa|castell\w+|citta|paese|via|strada|piazza|isola|chiesa|convento|camera|stanza|bottega)\b"
+        r"|\b(?:in|a|ad|da|di) (?=[A-Z])",
     ),
-    "trade": (
-        r"\bche (?:mestiere|lavoro|professione)\b",
-        r"\b\w{3,}(?:aio|aro|iere|iera|tore|trice|ista|gnolo|naio|ame)\b",
-        0.2,
+    "look": (
+        r"\baspetto\b|\bcom (?:e|era) (?!che\b)|\bdescri\w+|\bappare\b|\bche carattere\b",
+        r"\b(?:occh\w+|capell\w+|viso|volto|faccia|barba|baffi|naso|fronte|alt[oaie]|bass[oaie]|magr\w+|grass[oaie]|pallid\w+"
+        r"|biond\w+|brun[oaie]|bell\w+|brutt\w+|vecchi\w*|giovane|anni|vestit\w+|pelle|spalle|corpo|labbra|bocca|voce)\b",
     ),
-    "parent": (
-        r"\bdi chi (?:=|e|era|fu) (?:il |la |l )?(?:figli\w*|nipote|moglie|marito|sorella|fratello)\b",
-        r"\b(?:figli\w*|nipote|moglie|marito|sorella|fratello) (?:di|del|dello|della|dell|d)\b",
-        0.35,
+    "kin": (
+        r"\b(?:parentela|legame|rapporto|parente|imparentat\w+|di chi e figli\w*)\b",
+        r"\b(?:padre|madre|figli\w+|fratell\w+|sorell\w+|zi[oa]|cugin\w+|nipot\w+|moglie|marito|spos\w+|nonn[oa]|gemell\w+|cognat\w+)\b",
     ),
-    "words": (
-        r"\bche (?:parola|frase|scritta)\b|\bche cosa (?:diceva|dice|c era scritto)\b|\bche significa",
-        r"[«“\"]",
-        0.1,
+    "death": (
+        r"\b(?:muor\w+|mori|morte|uccis[oae]|uccid\w+|che fine)\b",
+        r"\b(?:mor\w+|uccis\w+|uccid\w+|cadavere|ammazz\w+|assassin\w+|spir[oò]|annega\w+|fucil\w+|avvelen\w+)\b",
+    ),
+    "work": (
+        r"\b(?:mestiere|lavoro|impiego|professione|impiegat\w+)\b",
+        r"\b(?:impieg\w+|bottega\w*|mestiere|professore|maestr\w+|medico|avvocat\w+|\w{3,}(?:aio|aro|iere|tore|ista))\b",
     ),
 }
-_IS = re.compile(r"(?<!\w)(?:è|é|e['’](?=\s))(?!\w)", re.I)
-_BEING = re.compile(
-    r"^\W*(?:mi (?:sai|sapresti) dire )?(?:chi|che cosa|cosa|che|cos)\W*\s*(?:=|e|era|erano|sono|fu|furono|sarebbe)\s+"
-    r"(?P<what>[^?.,]+)",
+#: *Chi è X?* is answered by *X era un …*, *X, il …*.
+_BEING = re.compile(r"\bchi (?:e|era|sono|fu) (?!che\b|il\b|la\b|l\b|lo\b|i\b)")
+_SAID = (
+    r"\bNAME(?: \w+)?(?: \([^)]*\))?,? (?:non )?(?:(?:e|era|fu)\b(?! \w+(?:ndo|to)\b(?! con\b))|(?:il|lo|la|l|un|uno|una) )"
+    r"|\b(?:nome|chiamat\w+|dett[oa]) NAME\b"
 )
-_HEAD = re.compile(
-    r"\b(?:quant[oiae]|come si chiam\w+ (?:il |lo |la |l |i |gli |le )?|nome (?:del|dello|della|dell|dei|degli|delle|di) ?)\s*(?P<head>\w+)"
-)
-_ARTICLE = re.compile(r"^(?:il|lo|la|l|i|gli|le|un|uno|una)['\s]+")
+_NAMING = re.compile(r"\bchi\b|\bchiam\w+|\b(?:sopran)?nom[ei]\b")
+_NAME_INSIDE = re.compile(r"(?<=[\w,;:'’] )[A-ZÀ-Þ][a-zà-ÿ]{2,}")
+_END = re.compile(r"\b(?:(?:alla|in) fine|al termine|da ultimo|ultim[oaie]|finale|conclusione|epilogo)\b")
+_BEGINNING = re.compile(r"\b(?:all inizio|in principio|al principio|prim[oa] (?:capitolo|canto|volta)|incipit)\b")
 
 
 def flat(text: str) -> str:
-    """Normalize a text for pattern matching: folded, apostrophes as spaces, on one line, the verb *è* as `=`."""
-    return " ".join(fold(_IS.sub("=", text)).replace("'", " ").split())
+    """Normalize a text for pattern matching: folded, apostrophes as spaces, on one line."""
+    return " ".join(fold(text).replace("'", " ").split())
 
 
 @dataclass(frozen=True)
@@ -137,129 +109,31 @@ class Question:
 
     @cached_property
     def terms(self) -> tuple[str, ...]:
-        """The folded words the question turns on; words that only ask (*nome*, *anno*, *modo*) left out."""
+        """The folded words the question turns on; words that only ask left out."""
         asked = content_words(self.text)
         return tuple([word for word in asked if word not in _EMPTY] or asked or words(self.text))
 
     @cached_property
-    def kinds(self) -> tuple[str, ...]:
-        """The expected types of answer."""
-        return tuple(kind for kind, (asked, _, _) in _KINDS.items() if re.search(asked, self.folded))
+    def empty(self) -> bool:
+        """Whether nothing is asked: no word, a greeting, function words alone."""
+        return not set(content_words(self.text)) - _GREETINGS
 
     @cached_property
-    def person(self) -> bool:
-        """Whether it asks for a person."""
-        return bool(re.search(r"\bchi\b", self.folded)) and not self.being
+    def place(self) -> float | None:
+        """Where in the work it looks: 0 for the beginning, 1 for the end; None where it does not say."""
+        return 1.0 if _END.search(self.folded) else 0.0 if _BEGINNING.search(self.folded) else None
 
     @cached_property
-    def being(self) -> tuple[str, ...]:
-        """For *chi è X*, *che cos'è X*: the folded words of X, at most four; else nothing."""
-        match = _BEING.match(self.folded)
-        what = _ARTICLE.sub("", match.group("what").strip()) if match else ""
-        parts = [form for form in words(what) if form not in _TITLES or len(what.split()) == 1]
-        named = [form for form in parts if form in self.names]
-        return tuple(named or parts) if named or len(parts) <= 3 else ()
+    def _signs(self) -> tuple[re.Pattern[str], ...]:
+        return tuple(re.compile(answer) for asked, answer in _KINDS.values() if re.search(asked, self.folded))
 
-    @cached_property
-    def head(self) -> str:
-        """The folded noun that is counted or named: *vittime* in *Quante vittime fece …*, *barca* in *Come si chiama la barca*."""
-        match = _HEAD.search(self.folded)
-        return match.group("head") if match and match.group("head") not in STOP_WORDS else ""
-
-    def signs(self, sentence: str, original: str) -> float:
-        """Score how much a sentence (folded, apostrophes as spaces; and as written) looks like the kind of answer."""
-        score = max([_KINDS[kind][2] for kind in self.kinds if re.search(_KINDS[kind][1], sentence)], default=0.0)
-        if self.head and ("number" in self.kinds or "name" in self.kinds):
-            score += 0.35 * self._headed(original, {stem(self.head)} | kin(stem(self.head)))
-        return score
-
-    def _headed(self, original: str, forms: frozenset[str] | set[str]) -> bool:
-        """Whether a number, or a name, stands beside the noun (or a kindred word) that the question asks about."""
-        sentence = tokens(original)
-        beside = [
-            other
-            for i, token in enumerate(sentence)
-            if stem(token.form) in forms and not original[token.start].isupper()
-            for other in sentence[max(0, i - 2) : i + 3]
-            if other is not token
-        ]
-        if "number" in self.kinds and any(re.fullmatch(_NUMBER, word.form) for word in beside):
+    def sign(self, sentence: str) -> bool:
+        """Whether a sentence has what such a question asks for: a number, a time, a reason, another name."""
+        folded = flat(sentence)
+        if self.names and _BEING.search(self.folded):
+            return bool(re.search(_SAID.replace("NAME", self.names[-1]), folded))
+        if any(sign.search(folded) for sign in self._signs):
             return True
-        return "name" in self.kinds and any(
-            original[word.start].isupper() and word.form not in self.names for word in beside
+        return bool(_NAMING.search(self.folded)) and any(
+            fold(name) not in self.names for name in _NAME_INSIDE.findall(sentence)
         )
-
-
-_TITLES = frozenset([
-    "don", "donna", "fra", "frate", "padre", "suor", "suora", "signor", "signora", "conte", "contessa",
-])  # fmt: skip
-_EMPTY = frozenset([
-    "chiama", "chiamava", "chiamano", "nome", "soprannome", "nomignolo", "vero", "ad", "riguardo", "anno", "anni", "modo",
-    "motivo", "ragione", "cosa", "significa", "significato", "vuol", "davvero", "realta", "quale", "succede", "accade",
-    "successe", "accadde", "viene", "venne", "mestiere", "professione", "mi", "sai", "sapresti", "dimmi", "puoi", "distanza",
-    "trova", "trovava", "faceva", "fece", "facevano", "fanno", "qualcuno", "vuole", "voleva", "persona",
-])  # fmt: skip
-_OPENERS = frozenset([
-    "chi", "che", "cosa", "dove", "quando", "come", "perche", "quale", "quali", "quanto", "quanti", "quanta", "quante", "qual",
-    "in", "a", "di", "da", "con", "per", "su", "secondo", "cos", "dov", "com", "mi", "dimmi", "parlami", "raccontami",
-    "descrivi", "spiega", "riassumi", "spiegami", "descrivimi",
-])  # fmt: skip
-
-
-@lru_cache(maxsize=8192)
-def _words(text: str) -> tuple[frozenset[str], frozenset[str], frozenset[str]]:
-    """Folded words; stems; and stems of the words that are no names."""
-    every = tokens(text)
-    common = (t for t in every if not _INSIDE_SENTENCE.search(text, max(0, t.start - 2), t.start + 1))
-    return tuple(frozenset(forms) for forms in (  # type: ignore[return-value]
-        (token.form for token in every), (stem(token.form) for token in every), (stem(token.form) for token in common)
-    ))  # fmt: skip
-
-
-class Terms:
-    """The terms of one question in one library, with weights that sum to 1."""
-
-    def __init__(self, question: Question, library: Library, titles: frozenset[str] = frozenset()) -> None:
-        """`titles` are stems that only say which work is meant: they are no terms, unless there are no others."""
-        self.words = [term for term in question.terms if stem(term) not in titles] or list(question.terms)
-        self.exact = frozenset(question.names) | {term for term in self.words if term.isdigit()}
-        self.stems = {term: stem(term) for term in self.words}
-        self._kin = {t: _NOBODY if t in self.exact else kin(form) for t, form in self.stems.items()}
-        self.aliases: dict[str, frozenset[str]] = {}
-        rarity = library.index.rarity(self.stems.values())
-        unknown = {
-            term for term, form in self.stems.items() if term not in self.exact and not library.index.occurs(form)
-        }
-        known = [rarity[form] for term, form in self.stems.items() if term not in unknown]
-        # A common word that the library never uses is the asker's way of putting it: it weighs as the others do.
-        usual = sum(known) / len(known) if known else 1.0
-        weights = [
-            (usual if term in unknown else rarity[self.stems[term]]) ** DAMPING
-            * (NAME_WEIGHT if term in self.exact else 1.0)
-            for term in self.words
-        ]
-        self.weights = [weight / (sum(weights) or 1.0) for weight in weights]
-
-    @property
-    def names(self) -> list[str]:
-        """The names and numbers among the terms, the weightiest first."""
-        ranked = sorted(zip(self.weights, self.words, strict=True), reverse=True)
-        return [term for _, term in ranked if term in self.exact]
-
-    def matches(self, text: str) -> list[float]:
-        """Match scores of a text for each term, 0 to 1; names and numbers count only as they stand."""
-        forms, stems, common = _words(text)
-
-        def value(term: str) -> float:
-            if term in forms:
-                return SAME
-            if term not in self.exact and self.stems[term] in stems:
-                return STEM
-            return KIN if self._kin[term] & common or self.aliases.get(term, _NOBODY) & forms else 0.0
-
-        return [value(term) for term in self.words]
-
-    def weigh(self, columns: Iterable[Sequence[float]]) -> float:
-        """The weighted sum over the terms of the best value in any column."""
-        best = map(max, zip(*columns, strict=True))
-        return float(sum(weight * value for weight, value in zip(self.weights, best, strict=True)))

@@ -70,9 +70,12 @@ def ask(
             note(notice.text)
     print(answer.text)
     by = model or server_model
-    shown = {"extractive": "found in the library, word for word", "written": f"written by {by}", "records": ""}[
-        answer.kind
-    ]
+    found = (
+        "the nearest passages, word for word; they may not answer"
+        if answer.nearest
+        else "found in the library, word for word"
+    )
+    shown = {"extractive": found, "written": f"written by {by}", "records": ""}[answer.kind]
     if answer.quotes:
         print(f"[{shown}; {', '.join(quote.status for quote in answer.quotes)}]")
     elif answer.records:

@@ -125,7 +125,7 @@ class Answering:
                         if event.failure:
                             details["error"] = Fault(502, "model_failed", event.failure).error
                         details |= {
-                            "citations": [quote.as_dict() for quote in event.quotes], "kind": event.kind,
+                            "citations": [quote.as_dict() for quote in event.quotes], "kind": event.kind, "nearest": event.nearest,
                             "records": [record_of(work) for work in event.records],
                             "finish_reason": "length" if event.finish == "length" else "stop", "searched": event.searched,
                             "tokens": event.completion_tokens, "seconds": round(time.monotonic() - begun, 3),

@@ -182,6 +182,7 @@ class Answered:
             "reason": "length" if done.finish == "length" and not self._cut.ended else "stop",
             "stilnovo": {
                 "kind": done.kind,
+                "nearest": done.nearest,
                 "citations": [quote.as_dict() for quote in done.quotes],
                 "records": [record_of(work) for work in done.records],
             },

@@ -19,8 +19,8 @@ function tool(name, label, act) {
 }
 
 function meta(message) {
-  const { kind, model, seconds, citations, records } = message.details;
-  const made = kind === "extractive" && citations?.length ? t("found_words") : kind === "records" && records?.length ? t("from_records") : kind === "written" && model ? t("by_model", { model }) : "";
+  const { kind, model, seconds, citations, records, nearest } = message.details;
+  const made = kind === "extractive" && citations?.length ? t(nearest ? "nearest_words" : "found_words") : kind === "records" && records?.length ? t("from_records") : kind === "written" && model ? t("by_model", { model }) : "";
   return [made, seconds ? t("seconds", { n: seconds.toLocaleString(document.documentElement.lang, { maximumFractionDigits: 1, minimumFractionDigits: 1 }) }) : ""].filter(Boolean).join(" · ");
 }
 
