@@ -15,7 +15,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from stilnovo.chat.choose import Chooser
+from stilnovo.chat.choose import choose
 from stilnovo.chat.question import Question
 from stilnovo.errors import StilnovoError
 from stilnovo.library import embedders, embedding
@@ -76,8 +76,7 @@ def test_all_search_in_the_same_way(library: Library) -> None:
     assert not search(library, question)  # no vectors yet: as before
     library.embed()
     assert search(library, question)[0].passage.text == "Una fiamma alta sul tetto."
-    read = Chooser(Question(question), library, ()).candidates  # what an answer is chosen from
-    assert read[0][0].text == "Una fiamma alta sul tetto."
+    assert choose(Question(question), library)[0].text == "Una fiamma alta sul tetto."
     assert not search(library, question, words_only=True)
     assert not search(library, "«incendio»")  # quoted words must stand there
 

@@ -28,6 +28,7 @@ from stilnovo.text.italian import stem, tokens
 REREAD = 20
 #: A sentence is shown with its neighbours, as far as they are together no longer than this, in characters.
 WINDOW = 600
+_PASSAGE, _AROUND = list(FEATURES).index("passage"), list(FEATURES).index("around")
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,7 @@ def signals(rows: Sequence[Ranked], evidence: Evidence) -> dict[str, float]:
     best = rows[0]
     total = sum(math.exp(row.score - best.score) for row in rows)
     others = [row.score for row in rows if row.candidate.passage.id != best.candidate.passage.id]
-    around = best.candidate.values[list(FEATURES).index("around")]
+    around = best.candidate.values[_AROUND]
     lead = min(4.0, best.score - max(others, default=best.score - 4.0))
     return {"chance": 1 / total, "lead": lead, "around": around, "cosine": best.cosine}
 
@@ -129,7 +130,7 @@ def choose(
     sections: Sequence[Chapter] = (),
     limit: int = 3,
 ) -> list[Choice]:
-    """Select the best quotations, best first, one per passage, without duplicates; empty when nothing shares a word.
+    """Select the best quotations, best first, one per passage, without duplicates; empty when nothing is found.
 
     Args:
         question: Without the words that only say where to look.
@@ -141,7 +142,7 @@ def choose(
     evidence = Evidence(question, library, works, sections)
     kind = kind_of(library)
     rows = ranked(evidence, RANKING[kind], MEANING if kind == "vectors" else None)
-    if not any(row.candidate.values[list(FEATURES).index("passage")] for row in rows):
+    if not rows or (kind == "words" and not any(row.candidate.values[_PASSAGE] for row in rows)):
         return []
     confidence = probability(signals(rows, evidence), CONFIDENCE[kind])
     passages, texts, choices = set[int](), set[str](), list[Choice]()
