@@ -174,3 +174,26 @@ def test_levels_of_headings_at_one_depth_and_at_several() -> None:
 def test_a_citation_writes_kinds_small_and_short(label: str, cited: str) -> None:
     work = Work(1, "Opera", "Autrice", None, "", "", 0, 0, 0)
     assert citation(Chapter(1, work, 0, label, "", False, 0, 0, 0)) == f"Autrice, Opera, {cited}"
+
+
+@pytest.mark.parametrize("part", ["PARTE SECONDA", "Parte seconda", "LIBRO II"])
+def test_chapters_before_a_second_part_stand_in_the_first(part: str) -> None:
+    """A text that names its second part only has a first one, too; a chapter on the line of its part is a chapter."""
+    body = "Il maestrale soffiava sui tetti, e la gente tornava adagio dalla fiera con le ceste vuote. " * 4
+    kind = part.split()[0].capitalize()
+    chapters = [f"CAPITOLO {number}\n\n{body}" for number in ("PRIMO", "SECONDO", "TERZO")]
+    text = "\n\n".join([*chapters, f"{part}\n\n{chapters[0]}", *chapters[1:]])
+    wanted = [f"{kind} {number}, Capitolo {chapter}" for number in ("I", "II") for chapter in ("I", "II", "III")]
+    assert [section.label for section in split(text)] == wanted
+    glued = "\n\n".join([*chapters, f"{part.upper()} CAPITOLO PRIMO {body}", *chapters[1:]])
+    assert [section.label for section in split(glued)] == wanted
+    assert "".join(glued[section.start : section.end] for section in split(glued)) == glued
+
+
+def test_no_first_part_is_made_up_where_none_is_missing() -> None:
+    body = "Il maestrale soffiava sui tetti, e la gente tornava adagio dalla fiera con le ceste vuote. " * 4
+    chapters = "\n\n".join(f"CAPITOLO {number}\n\n{body}" for number in ("I", "II", "III"))
+    assert [s.label for s in split(f"PARTE PRIMA\n\n{chapters}\n\nPARTE SECONDA\n\n{chapters}")][
+        0
+    ] == "Parte I, Capitolo I"
+    assert {s.label.split(",")[0] for s in split(f"PARTE SECONDA\n\n{chapters}")} == {"Parte II"}

@@ -247,7 +247,20 @@ def find(text: str) -> list[Heading]:
     for heading in sorted(candidates, key=lambda h: (h.start, h.kind == "nome")):
         if not ordered or heading.start >= ordered[-1].end:
             ordered.append(heading)
-    return _levelled([_poem(heading) for heading in _without_index(text, ordered)])
+    return _levelled(_with_first_part([_poem(heading) for heading in _without_index(text, ordered)]))
+
+
+def _with_first_part(headings: Sequence[Heading]) -> list[Heading]:
+    """Headings with the first part, where the text names the second and no first: the chapters before stand in it."""
+    part = next((heading for heading in headings if heading.kind in PARTS), None)
+    if part is None or part.number != 2 or any(h.kind == part.kind and h.number == 1 for h in headings):
+        return list(headings)
+    first = next((h for h in headings if h.start < part.start and h.number == 1 and h.level == 2), None)
+    if first is None:
+        return list(headings)
+    opened = Heading(first.start, first.start, 1, part.kind, 1, label_for(part.kind, 1))
+    at = headings.index(first)
+    return [*headings[:at], opened, *headings[at:]]
 
 
 def _dated(links: Sequence[Heading], days: Sequence[Heading]) -> bool:

@@ -66,11 +66,15 @@ def begins(text: str, at: int) -> bool:
     return back == 0 or text[back - 1] == "\n"
 
 
-def _worded_at(text: str, kind: int) -> re.Match[str] | None:
-    """Parse the worded heading whose kind (*Capitolo*) is at `kind`, with the book before it if there is one."""
+def _worded_at(text: str, kind: int, before: Heading | None) -> re.Match[str] | None:
+    """Parse the worded heading whose kind (*Capitolo*) is at `kind`, with the book before it if there is one.
+
+    It may also stand right behind the heading `before` of a part: *PARTE SECONDA CAPITOLO PRIMO*.
+    """
     book = _BOOK.search(text[max(0, kind - 40) : kind])
     starts = [max(0, kind - 40) + book.start()] if book else []
-    matches = (_WORDED.match(text, start) for start in [*starts, kind] if begins(text, start))
+    behind = before is not None and before.level == 1 and not text[before.end : kind].strip(_ORNAMENT)
+    matches = (_WORDED.match(text, start) for start in [*starts, kind] if behind or begins(text, start))
     return next((match for match in matches if match and match.start("kind") == kind), None)
 
 
@@ -91,7 +95,7 @@ def worded(text: str) -> list[Heading]:
     """Find headings that name their kind and number, and those that are one of a few names (*Prologo*)."""
     headings: list[Heading] = []
     for candidate in _KIND.finditer(text):
-        match = _worded_at(text, candidate.start())
+        match = _worded_at(text, candidate.start(), headings[-1] if headings else None)
         if match is None or (headings and match.start() < headings[-1].end):
             continue
         heading = _heading(match.start(), match.end(), match["kind"], match["number"])
