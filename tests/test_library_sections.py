@@ -193,7 +193,6 @@ def test_chapters_before_a_second_part_stand_in_the_first(part: str) -> None:
 def test_no_first_part_is_made_up_where_none_is_missing() -> None:
     body = "Il maestrale soffiava sui tetti, e la gente tornava adagio dalla fiera con le ceste vuote. " * 4
     chapters = "\n\n".join(f"CAPITOLO {number}\n\n{body}" for number in ("I", "II", "III"))
-    assert [s.label for s in split(f"PARTE PRIMA\n\n{chapters}\n\nPARTE SECONDA\n\n{chapters}")][
-        0
-    ] == "Parte I, Capitolo I"
+    both = split(f"PARTE PRIMA\n\n{chapters}\n\nPARTE SECONDA\n\n{chapters}")
+    assert both[0].label == "Parte I, Capitolo I"
     assert {s.label.split(",")[0] for s in split(f"PARTE SECONDA\n\n{chapters}")} == {"Parte II"}
