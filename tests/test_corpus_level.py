@@ -220,6 +220,9 @@ def test_few_groups_reach_no_verdict() -> None:
     )
     assert verdict.outcome == "inconclusive"
     assert "no verdict can be reached: 7 independent groups" in verdict.sentence
+    eight = corpus_verdict(measure, before[:8], before[:8], metric="mcc", changed=(0, 0))
+    assert "8 items can show no change at all" in eight.sentence
+    assert not eight.can_decide
 
 
 def test_what_can_be_seen_is_said_before_the_run() -> None:

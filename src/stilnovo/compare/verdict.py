@@ -212,14 +212,18 @@ def corpus_verdict(
         ValueError: the two runs do not have the same number of items, or none.
     """
     change = corpus_level.difference(measure, before, after, clusters)
-    visible = smallest_visible_shift(change.standard_error, cluster_sums(np.ones(len(before)), clusters).tolist())
+    visible = min(
+        1.0, smallest_visible_shift(change.standard_error, cluster_sums(np.ones(len(before)), clusters).tolist())
+    )
     if change.clusters < FEWEST_UNITS:
         limit = too_few(change.clusters, "item" if change.clusters == change.n else "group")
+    elif visible >= 1:
+        limit = f"{counted(change.n, 'item')} can show no change at all"
     else:
         limit = f"this test could only have seen changes of {math.ceil(visible * 100 - 1e-9)} points or more"
     p = corpus_level.swap_test(measure, before, after, clusters)
     start, end = (corpus_level.estimate(measure, counts, clusters) for counts in (before, after))
-    return Verdict(metric, start, end, change, p, "exchange test", min(1.0, visible), limit, *changed)
+    return Verdict(metric, start, end, change, p, "exchange test", visible, limit, *changed)
 
 
 def bits_per_byte_verdict(
