@@ -521,6 +521,7 @@ def test_a_chat_template_is_the_servers(tmp_path: Path) -> None:
         result = Run(tmp_path)(server, task(items), task(WRITING, "scritti"), how=how)
         assert "chat answer" in result.settings["server"]["methods"]["prova"]
         assert "under the server's template" in result.settings["server"]["methods"]["scritti"]
+        assert "sha256 not told), system prompt" in evaluation_page(result)
         asked = [body["messages"] for path, body, _ in server.asked if path == "/v1/chat/completions"]
         assert [
             ("system", "Sei un esame.\n\nSii breve.\n"), ("user", "Due?"), ("assistant", "B"), ("user", LETTERS[0].context),

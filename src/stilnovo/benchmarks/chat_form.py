@@ -27,6 +27,10 @@ class ChatForm:
     system: str = ""
     single_turn: bool = False
 
+    def settings(self) -> dict[str, str]:
+        """The system prompt, and where the examples stand, as plain values for a result."""
+        return {"system": self.system, "examples": "in one turn" if self.single_turn else "as turns"}
+
     def conversation(self, item: Item, context: str | None = None) -> list[Message]:
         """The turns of an item, the user's question last.
 

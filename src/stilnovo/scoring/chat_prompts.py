@@ -57,8 +57,7 @@ class ChatPrompts:
         return {
             "template": self.tokenizer.template,
             "sha256": hashlib.sha256(parts.encode()).hexdigest(),
-            "system": self.form.system,
-            "examples": "in one turn" if self.form.single_turn else "as turns",
+            **self.form.settings(),
         }
 
     def identity(self, model: Identity) -> Identity:

@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import Any
 
+from stilnovo.benchmarks.items import item_sha256
 from stilnovo.benchmarks.prompting import Prompting
 from stilnovo.benchmarks.protocol import STILNOVO, Protocol
 from stilnovo.benchmarks.task import Selection
@@ -135,7 +136,8 @@ def evaluate_served(
         text=scores,
         text_name=text_name if scores is not None else None,
         seconds=time.perf_counter() - began,
-        settings=settings | {"protocol": {"name": protocol.name, "differs": []}, "server": plan.about()},
+        settings=settings
+        | {"protocol": {"name": protocol.name, "differs": []}, "server": plan.about(), **plan.template()},
         environment=environment(),
         identity=asdict(replace(plan.identity, protocol={**plan.identity.protocol, **plan.ways()})),
         command=list(sys.argv),
@@ -224,7 +226,8 @@ class _Plan:
                 continue
             scorer = ServerScorer(self.model, self.abilities, method, name, self.served.concurrency)
             try:
-                results |= run_tasks(scorer, parts, replace(self.options, cache=self.cache(method)), note)
+                options = replace(self.options, cache=self.cache(method))
+                results |= run_tasks(scorer, parts, options, note, method.form.sha256 if method.form else item_sha256)
             except NotScored as error:
                 del self.methods[name]
                 self.refused[name] = error.what
@@ -264,6 +267,14 @@ class _Plan:
     def ways(self) -> dict[str, str]:
         """How each task was answered, as `compare` shows it beside another run."""
         return {f"way of {name}": str(method) for name, method in self.methods.items()}
+
+    def template(self) -> dict[str, Any]:
+        """The setting of a result that says under which chat template tasks were asked; empty where none was."""
+        form = next((method.form for method in self.methods.values() if method.form is not None), None)
+        if form is None:
+            return {}
+        digest = self.model.facts.get("chat_template", "not told")
+        return {"chat_template": {"template": "the server's", "sha256": digest, **form.settings()}}
 
     def forget(self) -> None:
         """Remove all answers of this model from the cache."""
