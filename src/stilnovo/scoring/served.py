@@ -98,12 +98,7 @@ def evaluate_served(
         InputError: another protocol is asked for, the server has no such model, or can score nothing of what is asked.
         StilnovoError: the server does not answer, or its model changed meanwhile.
     """
-    if protocol.name != STILNOVO.name:
-        raise InputError(
-            f"--protocol {protocol.name} cannot be kept over a server.",
-            "It sets the quantization and the opening token, which are the server's.",
-            "Leave --protocol out.",
-        )
+    _check_protocol(protocol)
     began, text_name = time.perf_counter(), ", ".join(settings["text"]) or None
     with ServerConnection(served.url) as server:
         model = ServedModel(server, served.model, served.context)
@@ -142,6 +137,15 @@ def evaluate_served(
         identity=asdict(replace(plan.identity, protocol={**plan.identity.protocol, **plan.ways()})),
         command=list(sys.argv),
     )
+
+
+def _check_protocol(protocol: Protocol) -> None:
+    if protocol.name != STILNOVO.name:
+        raise InputError(
+            f"--protocol {protocol.name} cannot be kept over a server.",
+            "It sets the quantization and the opening token, which are the server's.",
+            "Leave --protocol out.",
+        )
 
 
 @dataclass
