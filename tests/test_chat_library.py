@@ -15,6 +15,7 @@ from stilnovo.chat.events import Answer, Event, Notice, TextToken
 from stilnovo.errors import InputError
 from stilnovo.library.location import sample_library
 from stilnovo.library.store import Library
+from stilnovo.text.italian import words
 from stilnovo.text.template import Message
 
 
@@ -143,3 +144,40 @@ def test_a_library_answers_without_torch() -> None:
         "assert ask(sample_library(), 'Chi è Tecla?').found; assert 'torch' not in sys.modules"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False, capture_output=True).returncode == 0
+
+
+DIALOGUES = [
+    ["Chi è Anselmo Corvi?", ("E quanti anni ha?", "anselmo corvi"), ("Dove dorme lui?", "anselmo corvi")],
+    ["Chi ha insegnato a leggere a Tecla?", ("E perché?", "insegnato leggere tecla"), ("E sua madre?", "tecla")],
+    [
+        "Chi è Bastiano Brandi?",
+        ("Come si chiama la sua barca?", "bastiano brandi"),
+        ("E sua moglie?", "bastiano brandi"),
+    ],
+    ["Chi è Tecla?", ("Chi è Vanni?", ""), ("E dove vive?", "vanni")],
+    [
+        "Chi è Anselmo nel Faro di Pietranera?",
+        ("Che cosa fa?", "anselmo"),
+        ("E poi?", "anselmo"),
+        ("Ma chi lo tradì?", "anselmo"),
+    ],
+    ["Chi è Tecla?", ("ciao", ""), ("Grazie", ""), ("Quando è nata?", "tecla")],
+    ["Chi è Vanni?", ("Davvero?", ""), ("Perché fuggì?", "vanni")],
+    ["Chi accompagna Tecla?", ("Dove?", "accompagna tecla"), ("E quando?", "accompagna tecla")],
+    ["Come si chiama il maestro di Tecla?", ("Che cosa le insegna?", "tecla")],
+    ["Chi è Altieri?", ("Com'è d'aspetto?", "altieri"), ("Che mestiere fa?", "altieri")],
+    ["Che cosa fece Vanni la notte del naufragio?", ("E Anselmo?", ""), ("E lui che cosa disse?", "anselmo")],
+    ["Dove è nascosto il registro?", ("Da chi?", "nascosto registro"), ("E Tecla lo sa?", "")],
+]
+
+
+@pytest.mark.parametrize("dialogue", DIALOGUES, ids=lambda dialogue: dialogue[0])
+def test_a_dialogue_keeps_person_and_work(library: Library, dialogue: list[Any]) -> None:
+    talk = ChatSession(library=library)
+    told(talk.reply(dialogue[0]))
+    for message, kept in dialogue[1:]:
+        answer = told(talk.reply(message))
+        added = words(answer.searched)[len(words(message)) :]
+        assert set(kept.split()) <= set(added), answer.searched
+        assert bool(kept) == bool(added), answer.searched
+        assert not kept or {q.section.work.title for q in answer.quotes if q.section} == {"Il faro di Pietranera"}

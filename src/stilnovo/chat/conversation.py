@@ -137,9 +137,10 @@ class ChatSession:
 
     def _last_work(self) -> Work | None:
         """The work that the last answer quotes last; where only its text is known, its quotations are looked up again."""
-        if not self.turns or self.library is None:
+        asking = [turn for turn in self.turns if turn.searched != ""]
+        if not asking or self.library is None:
             return None
-        turn = self.turns[-1]
+        turn = asking[-1]
         if turn.searched is not None:
             return turn.work
         return _work_of(checked(turn.assistant, (), self.library, _nearest(self.library))[1])
@@ -217,7 +218,9 @@ class _Reply:
                 yield self._add_extract(self._from_the_text() if self.text else "")
             yield from self._end("failed")
         else:
-            turn = Turn(self.message, self.text, tuple(self.quotes), self.searched, self._work())
+            # Where nothing was asked, what was spoken of before still is.
+            searched = "" if Question(self.searched).empty else self.searched
+            turn = Turn(self.message, self.text, tuple(self.quotes), searched, self._work())
             self.talk._keep(turn, self.dropped)
             yield from self._end("length" if self.cut else "stop")
 

@@ -18,7 +18,7 @@ from stilnovo.chat.events import Turn
 from stilnovo.chat.question import Question
 from stilnovo.chat.writing import CLOSE, AnswerWriter
 from stilnovo.errors import StilnovoError
-from stilnovo.text.italian import tokens, words
+from stilnovo.text.italian import content_words, tokens, words
 from stilnovo.text.template import Message
 
 #: A message with at most this many content words and no name leans on the question before.
@@ -38,7 +38,9 @@ _LEANING = re.compile(
 def leans(message: str) -> bool:
     """Whether a message depends on the previous question."""
     question = Question(message)
-    return not question.names and bool(len(question.terms) <= SHORT or _LEANING.search(question.folded))
+    if question.names or question.greets:
+        return False
+    return bool(len(content_words(message)) <= SHORT or _LEANING.search(question.folded))
 
 
 def self_contained(message: str, before: str | None, work: str = "") -> str:
@@ -48,8 +50,9 @@ def self_contained(message: str, before: str | None, work: str = "") -> str:
     """
     if before is None or not leans(message):
         return message
-    question, earlier = Question(message), Question(before)
-    wanted = set(earlier.names or earlier.terms) - set(question.terms)
+    earlier = Question(before)
+    # *E perché?* asks it of all that was asked before; *E sua madre?* only of the same person.
+    wanted = set((content_words(message) and earlier.names) or earlier.terms) - set(words(message))
     added = list(dict.fromkeys(before[t.start : t.end] for t in tokens(before) if t.form in wanted))
     inside = set(words(work))
     # What the message or the title says already need not be said twice.

@@ -27,7 +27,7 @@ _OPENERS = listed(
 )
 #: Nothing is asked with these alone.
 _GREETINGS = listed(
-    "ciao salve buongiorno buonasera grazie prego ok okay bene allora si ehi arrivederci scusa pronto test"
+    "ciao salve buongiorno buonasera grazie prego ok okay bene allora si ehi arrivederci scusa pronto davvero certo capito esatto"
 )
 _NUMBER = (
     r"(?:\d[\d.]*|due|tre|quattro|cinque|sei|sette|otto|nove|dieci|\w+dici|dicias\w+|diciotto|diciannove"
@@ -101,7 +101,7 @@ class Question:
         names = [
             token.form
             for token in tokens(self.text)
-            if self.text[token.start].isupper() and len(token.form) > 1 and token.form not in STOP_WORDS
+            if self.text[token.start].isupper() and len(token.form) > 1 and token.form not in STOP_WORDS | _GREETINGS
         ]
         if names and names[0] in _OPENERS and names[0] == words(self.text)[0]:
             del names[0]
@@ -112,6 +112,11 @@ class Question:
         """The folded words the question turns on; words that only ask left out."""
         asked = content_words(self.text)
         return tuple([word for word in asked if word not in _EMPTY] or asked or words(self.text))
+
+    @cached_property
+    def greets(self) -> bool:
+        """Whether it is a greeting, or assent, and nothing more."""
+        return bool(content_words(self.text)) and self.empty
 
     @cached_property
     def empty(self) -> bool:
