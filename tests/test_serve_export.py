@@ -122,9 +122,12 @@ def test_export_over_http_and_from_the_command_line(tmp_path: Path) -> None:
         f"{QUESTION}\n\nDi chi è Il faro di Pietranera?\nChi vinse a Waterloo?\n", encoding="utf-8"
     )
     made = run("cards", str(tmp_path / "domande.txt"), "--out", str(tmp_path / "schede.csv"))
-    assert made["left_out"] == ["Chi vinse a Waterloo?"]
+    assert "Chi vinse a Waterloo?" in made["left_out"]
+    assert "Di chi è Il faro di Pietranera?" not in made["left_out"]
+    made = run("cards", str(tmp_path / "domande.txt"), "--out", str(tmp_path / "schede.csv"), "--nearest")
+    assert QUESTION not in made["left_out"]
     rows = list(csv.DictReader(io.StringIO((tmp_path / "schede.csv").read_text(encoding="utf-8"))))
-    assert [row["question"] for row in rows] == [QUESTION, "Di chi è Il faro di Pietranera?"]
+    assert [row["question"] for row in rows][:2] == [QUESTION, "Di chi è Il faro di Pietranera?"]
     assert all(row["sources"] for row in rows)
 
 

@@ -63,6 +63,9 @@ def cards(
     out: Annotated[Path, typer.Option(metavar="FILE", help=".csv, or .txt for Anki; also .md, .html, .docx.")],
     service: Service = "",
     limit: Annotated[int, typer.Option(min=1, max=10, help="Maximum quotations of an answer.")] = 1,
+    nearest: Annotated[
+        bool, typer.Option("--nearest", help="Also make cards of nearest passages, which say that they are no more.")
+    ] = False,
     library: LibraryPath = None,
     as_json: AsJson = False,
 ) -> None:
@@ -77,7 +80,7 @@ def cards(
         for done, question in enumerate(asked):
             bar.update(done)
             answer = ask(store, question, limit=limit)
-            if answer.records or (answer.sure and answer.found):
+            if answer.records or ((answer.sure or nearest) and answer.found):
                 made.append(answer)
             else:
                 left.append(question)
