@@ -7,7 +7,8 @@ is computed from the column sums. Interval and test are the same for all of them
   the measure under the weights. For a table of answers without groups that is the posterior of its shares. Unusual: with
   the units stand pseudo-units, one of each row that an item could add, which together weigh as much as one item for each
   right answer that there is (for two classes Jeffreys' prior). Without them, a handful of items of a rare class, all wrong, would
-  look like certainty: the delete-one jackknife with Fisher's transformation holds .83 where five of 50 items are rare and mostly wrong (`bench/coverage.py`).
+  look like certainty: the delete-one jackknife with Fisher's transformation holds .83 where five of 50 items are rare and
+  mostly wrong (`bench/coverage.py`).
 * Few units are taken to vary more than they look, as Student's t does: their weights vary more.
 * The test exchanges the two runs' answers unit by unit at random, which is exact if the runs are interchangeable.
 
