@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pytest
 
@@ -12,9 +12,11 @@ from stilnovo.chat.events import Answer
 from stilnovo.chat.extract import extract
 from stilnovo.chat.mentions import Namer
 from stilnovo.chat.understanding import same_again, understood
+from stilnovo.generate.sampling import Sampling
 from stilnovo.library.store import Library
 from stilnovo.reading.names import Names
 from stilnovo.reading.text_builder import Book, TextBuilder
+from stilnovo.text.template import Message
 
 FILLING = (
     "Il maestrale soffiava sui tetti della contrada, e la gente tornava adagio dalla fiera con le ceste vuote. " * 3
@@ -146,6 +148,48 @@ def test_beginnings_ends_and_poems_by_their_names(library: Library, question: st
 
 
 @pytest.mark.parametrize(
+    ("question", "answer"),
+    [
+        ("Leggimi il sonetto CC del Canzoniere", "In «Canzoniere» non c'è: sonetto CC. «Canzoniere» ha due sonetti."),
+        (
+            "Riassumi il capitolo 9 dei Malavoglia",
+            "In «I Malavoglia» non c'è: capitolo 9. «I Malavoglia» ha tre capitoli.",
+        ),
+        ("Come si intitola la poesia XII di Leopardi?", "«Canti», XII. L'infinito: si intitola «L'infinito»."),
+    ],
+)
+def test_a_section_that_is_not_there_is_said_to_be_missing(library: Library, question: str, answer: str) -> None:
+    found = extract(library, question)
+    assert (found.text, found.quotes) == (answer, ())
+
+
+def test_scenes_letters_and_poems_of_every_count() -> None:
+    """*Scena ultima*, letters by their dates, a poem by its number whatever the edition calls it."""
+    with Library.open(None) as library:
+        scenes = (("PRIMA", "Parla il conte."), ("SECONDA", "Parla il servo."), ("ULTIMA", "Tutti ballano."))
+        acts = "ATTO PRIMO\n\n" + "\n\n".join(f"SCENA {number}\n\n{words} {{0}}" for number, words in scenes)
+        second = "\n\nATTO SECONDO\n\nSCENA PRIMA\n\nParla la serva. {0}"
+        library.add(Book(Names("La festa", "Carlo Prova", 1750), (acts + second).format(FILLING), "festa.txt"))
+        letters = ((11, "prime"), (13, "altre"), (16, "ultime"))
+        days = "\n\n".join(f"{day} Ottobre 1797\n\nSono le {word} parole. {FILLING}" for day, word in letters)
+        library.add(Book(Names("Lettere", "Ugo Prova", 1802), days, "lettere.txt"))
+
+        def opening(question: str) -> str:
+            return extract(library, question).quotes[0].text.split(".")[0]
+
+        assert opening("Come comincia l'atto I, scena ultima?") == "Tutti ballano"
+        assert opening("Come comincia l'ultima scena dell'atto primo?") == "Tutti ballano"
+        assert opening("Leggi la scena II dell'atto I") == "Parla il servo"
+        assert opening("Leggimi la lettera del 13 ottobre 1797") == "Sono le altre parole"
+        assert opening("Come comincia la lettera del 16 ottobre?") == "Sono le ultime parole"
+    with Library.open(None) as library:
+        poems = [(number, f"Verso {word} di lode / e fine") for number, word in (("CC", "uno"), ("CCI", "due"))]
+        library.add(_poems("Rime", "Ada Prova", 1500, poems))
+        for kind in ("sonetto", "poesia", "componimento"):
+            assert "Verso due" in extract(library, f"Leggimi il {kind} CCI").quotes[0].text
+
+
+@pytest.mark.parametrize(
     ("question", "author", "word"),
     [
         ("Cosa dice Leopardi della luna?", "Giacomo Leopardi", "luna"),
@@ -269,3 +313,27 @@ def test_follow_ups_keep_the_question(library: Library) -> None:
 def test_masked_questions_keep_no_word_of_a_title(library: Library) -> None:
     read = Namer(library).read("Come comincia il capitolo II dei Malavoglia di Verga?")
     assert read.masked == "come comincia S di W di A ?"
+
+
+class Silent:
+    """A writer that must not be asked."""
+
+    context_tokens = 4000
+
+    def count(self, messages: Sequence[Message]) -> int:
+        return sum(len(message.content.split()) for message in messages)
+
+    def stream(self, messages: Sequence[Message], sampling: Sampling) -> Iterator[str]:
+        self.asked = messages[-1].content
+        yield "Il modello racconta."
+
+
+def test_a_model_is_asked_to_tell_and_never_for_records(library: Library) -> None:
+    writer = Silent()
+    for question in ("Quali opere di Verga ci sono?", "Come comincia Cenere?", "Hai Il Gattopardo?"):
+        answer = ask(library, question, writer)
+        assert answer.kind != "written", question
+        assert not hasattr(writer, "asked")
+    told = ask(library, "Di cosa parlano i Malavoglia?", writer)
+    assert (told.kind, told.text) == ("written", "Il modello racconta.")
+    assert writer.asked.count("<<<") == 3, "it reads how every chapter begins"

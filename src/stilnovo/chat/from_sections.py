@@ -97,13 +97,20 @@ def index_of(asked: Inquiry) -> Extract | None:
 
 
 def sections_meant(asked: Inquiry) -> list[Chapter]:
-    """The sections that the question names by number or by a name of their own, in the works that it names, or in all."""
+    """The sections that the question names by number or by a name of their own, in the works that it names, or in all.
+
+    Of copies of one work the first that has the section counts.
+    """
     named = named_section(asked.read.text)
-    own = asked.namer.sections(asked.read)
-    if named is None:
-        return own
-    works = asked.works() or asked.by_author()
-    return [section for work in works for section in numbered(named, asked.library.sections(work))]
+    meant = asked.namer.sections(asked.read)
+    if named is not None:
+        works = list(asked.read.works) or asked.works() or asked.by_author()
+        meant = [section for work in works for section in numbered(named, asked.library.sections(work))]
+    return [
+        section
+        for i, section in enumerate(meant)
+        if not any(same_work(section.work, other.work) and section.label == other.label for other in meant[:i])
+    ]
 
 
 def title_of(asked: Inquiry) -> Extract | None:
@@ -143,12 +150,23 @@ def extreme_section(asked: Inquiry) -> Extract | None:
     return of_one_work(asked, told)
 
 
+def no_such_section(asked: Inquiry) -> Extract | None:
+    """Say that a work has no section of this number; None where the question names neither or the work has it."""
+    works, named = asked.works(), asked.read.of("S")
+    if len(works) != 1 or not named or sections_meant(asked):
+        return None
+    what = ", ".join(asked.read.text[mention.start : mention.end] for mention in named)
+    return from_records(f"In «{works[0].title}» non c'è: {what}. {_divided(asked, works[0])}.", works)
+
+
 def places(asked: Inquiry, last: bool) -> list[Chapter] | Extract | None:
     """The section whose beginning or end is asked for: the one named, or that of the work or the part named; or a question back."""
     meant = sections_meant(asked) if asked.read.of("S") or asked.read.of("T") else []
     works = asked.works()
     if not meant and not works:
         return None
+    if not meant and asked.read.of("S"):
+        return no_such_section(asked)
     if not meant:
         if len(works) > 1:
             return which([titled(work) for work in works])
@@ -158,14 +176,9 @@ def places(asked: Inquiry, last: bool) -> list[Chapter] | Extract | None:
         return (
             readings.body_of(works[0], asked.library)[-1:] if last else readings.first_sections(works[0], asked.library)
         )
-    once = [
-        section
-        for i, section in enumerate(meant)
-        if not any(same_work(section.work, other.work) and section.label == other.label for other in meant[:i])
-    ]
     named = named_section(asked.read.text)
-    first = named is not None and named.number == 1 and len({section.work for section in once}) == 1
-    return once[:1] if first or len(once) == 1 else which([readings.told_name(section) for section in once[:12]])
+    first = named is not None and named.number == 1 and len({section.work for section in meant}) == 1
+    return meant[:1] if first or len(meant) == 1 else which([readings.told_name(section) for section in meant[:12]])
 
 
 def beginning(asked: Inquiry) -> Extract | None:

@@ -39,6 +39,10 @@ _BY_GIVEN_NAME = listed("dante michelangelo galileo leonardo raffaello caterina 
 PARTICLES = listed("de di da del della dei degli d van von la lo")
 _ARTICLES = listed("il lo la l i gli le un uno una")
 _YEAR = re.compile(r"(?<![\d.,])(1[0-9]{3}|20[0-9]{2})(?![\d.,]*\d)")
+_DATE = re.compile(
+    r"\b\d{1,2}°?\s+(?:gennaio|febbraio|marzo|aprile|maggio|giugno|luglio|agosto|settembre|ottobre|novembre|dicembre)(?:\s+1[0-9]{3})?\b",
+    re.I,
+)
 _QUOTED = re.compile(r"«([^»]+)»|“([^”]+)”|\"([^\"]+)\"")
 #: A shorter name than this is not guessed through a wrong letter.
 _GUESSED = 5
@@ -192,8 +196,15 @@ def _names_of_sections(library: Library) -> Iterator[_Name]:
         for part in outer:
             if not numerals.value(part.split(" ")[-1].upper()) and words(part):
                 yield _Name("P", _key(part), work)
+        if date := _DATE.search(label):  # a letter, a page of a diary
+            yield _Name("T", tuple(words(date[0])), section)
+            yield _Name("T", tuple(words(date[0]))[:2], section)
+            continue
         number, own = numerals.leading(last)
-        numbered = number is None and numerals.value(last.split(" ")[-1].upper()) is not None
+        numbered = number is None and (
+            numerals.value(last.split(" ")[-1].upper()) is not None
+            or re.fullmatch(r"(?i)\w+ ultim[oa]", last) is not None
+        )
         for name in {title, "" if numbered else own}:
             key = _key(name)
             if key and (verse or len(key) < 12) and not (len(key) == 1 and key[0] in STOP_WORDS):
@@ -330,6 +341,8 @@ def _is_sure(
     text: str, every: list[Word], at: int, first: int, last: int, name: _Name, quoted: Sequence[tuple[int, int]]
 ) -> bool:
     start, end = every[first].start, every[last].end
+    if name.forms[0].isdigit():
+        return True
     whole = any(s <= start and end <= e for s, e in quoted)
     capital = text[every[at].start].isupper() and at > 0
     if name.kind == "A":

@@ -21,7 +21,10 @@ _KINDS = {
     "capitolo": "capitolo", "cap": "capitolo", "canto": "canto", "parte": "parte", "libro": "libro", "atto": "atto",
     "scena": "scena", "novella": "novella", "lettera": "lettera", "giornata": "giornata", "episodio": "episodio",
     "sonetto": "sonetto", "poesia": "poesia", "canzone": "canzone", "madrigale": "madrigale", "ballata": "ballata",
+    "componimento": "poesia", "lirica": "poesia",
 }  # fmt: skip
+#: Kinds of poems: what one edition counts as the sonnets another counts as the poems of a book.
+_POEMS = ("poesia", "sonetto", "canzone", "madrigale", "ballata", "canto")
 _WORD = "|".join(_KINDS)
 _NUMERAL = rf"(?:\d{{1,3}}|(?i:(?!di\b|mi\b)[ivxlcdm]{{1,15}})|(?i:{numerals.ORDINAL}(?:\s+{numerals.ORDINAL})?))"
 _AFTER = re.compile(rf"\b(?P<kind>(?i:{_WORD}))\b\.?\s+(?:n\.?\s*)?(?P<number>{_NUMERAL})\b")
@@ -30,6 +33,8 @@ _LAST = {"ultim": -1, "penultim": -2}
 _BEFORE = re.compile(
     rf"\b(?P<number>(?i:(?:pen)?ultim[oa]|{numerals.ORDINAL}(?:\s+{numerals.ORDINAL})?))\s+(?P<kind>(?i:{_WORD}))\b"
 )
+#: *Scena ultima*.
+_LAST_SCENE = re.compile(r"\b(?P<kind>(?i:scena|atto))\s+(?P<number>(?i:(?:pen)?ultim[oa]))\b")
 _OPENING = ("introduzione", "prefazione", "prologo", "epilogo", "conclusione", "proemio")
 _CANTICHE = ("inferno", "purgatorio", "paradiso")
 #: Words that such a question is made of; what is left beside them is asked about in particular.
@@ -65,7 +70,7 @@ class Scope(NamedTuple):
 
 def places(text: str) -> list[re.Match[str]]:
     """Find where a text names sections by number."""
-    return [*_AFTER.finditer(text), *_BEFORE.finditer(text)]
+    return [*_AFTER.finditer(text), *_BEFORE.finditer(text), *_LAST_SCENE.finditer(text)]
 
 
 def _number(numeral: str) -> int | None:
@@ -86,27 +91,33 @@ def named_section(text: str) -> NamedSection | None:
     return NamedSection(opening, None, within) if opening else None
 
 
-def _is_meant(section: Chapter, named: NamedSection) -> bool:
-    # *LIBRO PRIMO, Capitolo II* is (libro, 1) and (capitolo, 2); *Inferno, Canto V* is (inferno, None) and (canto, 5).
+def _parts(section: Chapter) -> list[tuple[str, int | None]]:
+    """*LIBRO PRIMO, Capitolo II* is (libro, 1) and (capitolo, 2); *Inferno, Canto V* is (inferno, None) and (canto, 5)."""
     labels = (part.strip().partition(" ") for part in section.label.split(","))
-    parts = [(fold(kind), _number(number.strip()) if number else None) for kind, _, number in labels]
-    if named.kind == "poesia" and numerals.leading(section.label.split(", ")[-1])[0] == named.number:
-        return True  # *XII. L'infinito*
-    around = {f"{kind} {number}" if number else kind for kind, number in parts[:-1]}
-    return bool(section.label) and parts[-1] == named[:2] and around.issuperset(named.within)
+    return [(fold(kind), _number(number.strip()) if number else None) for kind, _, number in labels]
+
+
+def _is_meant(section: Chapter, named: NamedSection) -> bool:
+    *outer, own = _parts(section)
+    around = {f"{kind} {number}" if number else kind for kind, number in outer}
+    return bool(section.label) and own == named[:2] and around.issuperset(named.within)
+
+
+def _is_poem(section: Chapter, named: NamedSection) -> bool:
+    """Whether a section is the poem of this number, whatever poems are called there: *XII. L'infinito*, *Poesia CC*."""
+    kind, number = _parts(section)[-1]
+    leading = numerals.leading(section.label.split(", ")[-1])[0]
+    return named.kind in _POEMS and named.number in (leading, number if kind in _POEMS else None)
 
 
 def numbered(named: NamedSection, sections: Sequence[Chapter]) -> list[Chapter]:
     """The sections of one work that have this number; a negative one counts from the end."""
     if named.number is None or named.number > 0:
-        return [section for section in sections if _is_meant(section, named)]
-    of_kind = [s for s in sections if any(_is_meant(s, named._replace(number=n)) for n in _numbers(s))]
-    return of_kind[named.number :][:1]
-
-
-def _numbers(section: Chapter) -> list[int]:
-    number = _number(section.label.split(" ")[-1])
-    return [number] if number else []
+        meant = [section for section in sections if _is_meant(section, named)]
+        return meant or [section for section in sections if section.verse and _is_poem(section, named)]
+    of_kind = [s for s in sections if any(_is_meant(s, named._replace(number=number)) for _, number in _parts(s)[-1:])]
+    # Letters and novellas without numbers have a last one, too.
+    return (of_kind or [s for s in sections if s.label and named.kind in ("lettera", "novella")])[named.number :][:1]
 
 
 def scope(question: Question, library: Library, works: Sequence[Work], before: Work | None = None) -> Scope | None:

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 
 from stilnovo.chat import library_questions, readings
 from stilnovo.chat.extracted import Extract
+from stilnovo.chat.from_records import Inquiry
+from stilnovo.chat.from_sections import no_such_section
 from stilnovo.chat.mentions import Mention, Namer, Read, same_work
 from stilnovo.chat.question import Question
 from stilnovo.chat.scope import heading, scope, without_section
@@ -71,6 +73,8 @@ def understood(text: str, library: Library, before: Work | None = None) -> Under
         return Understood(Extract(which, asks_back=True, final=True))
     if confined is not None and confined.whole:
         return Understood(readings.told(confined.sections[0], library))
+    if confined is None and (answer := no_such_section(Inquiry(read, namer))) is not None:
+        return Understood(answer)
     sections = confined.sections if confined else ()
     rest = without_section(_rest(read, works)) if sections else _rest(read, works)
     return Understood(None, tuple(works), sections, rest if content_words(rest) else text)
