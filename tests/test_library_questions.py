@@ -315,6 +315,29 @@ def test_masked_questions_keep_no_word_of_a_title(library: Library) -> None:
     assert read.masked == "come comincia S di W di A ?"
 
 
+def test_every_work_and_author_is_known_in_every_form_of_question(library: Library) -> None:
+    """Questions made for every record: the answer is that record's, however its name stands in the sentence."""
+    contracted = {"I": "dei ", "Il": "del ", "La": "della ", "Le": "delle ", "L'": "dell'"}
+    for work in filter(lambda work: work.author, library.works()):
+        article = next((article for article in contracted if work.title.startswith((f"{article} ", "L'"))), "")
+        of = contracted[article] + work.title.removeprefix(article).strip() if article else f"di {work.title}"
+        assert work.author in said(library, f"Chi è l'autore {of}?")
+        assert str(work.year) in said(library, f"Qual è l'anno {of}?")
+        assert said(library, f"Hai {work.title} di {work.author}?").startswith("Sì")
+        for question in (
+            f"Qual è l'inizio {of}?",
+            f"Come finisce {work.title}?",
+            f"Di cosa parla {work.title}?",
+            f"Leggimi {work.title}",
+        ):
+            found = extract(library, question)
+            assert {quote.section.work.title for quote in found.quotes if quote.section} == {work.title}, question
+            assert not found.sure
+        for section in library.sections(work):
+            found = extract(library, f"Come comincia {section.label.split(', ')[-1]} {of}?")
+            assert [quote.section for quote in found.quotes] == [section]
+
+
 class Silent:
     """A writer that must not be asked."""
 

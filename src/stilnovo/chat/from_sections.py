@@ -172,7 +172,8 @@ def places(asked: Inquiry, last: bool) -> list[Chapter] | Extract | None:
             return which([titled(work) for work in works])
         if parts := {fold(asked.read.text[m.start : m.end]) for m in asked.read.of("P")}:
             inside = [s for s in asked.library.sections(works[0]) if parts & {fold(p) for p in s.label.split(", ")}]
-            return [inside[-1 if last else 0]]
+            if inside:
+                return [inside[-1 if last else 0]]
         return (
             readings.body_of(works[0], asked.library)[-1:] if last else readings.first_sections(works[0], asked.library)
         )

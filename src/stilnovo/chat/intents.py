@@ -20,7 +20,8 @@ BOOK = "(?:oper[ae]|libr[oi]|romanz[oi]|test[oi]|titol[oi]|volum[ei]|novell[ae]|
 WRITER = "(?:autor[ei]|autric[ei]|scrittor[ei]|scrittric[ei]|poet[ai]|poetess[ae]|narrator[ei]|romanzier[ei])"
 _PLACE = "(?:biblioteca|catalogo|scaffale|collezione)"
 _LINES = "(?:pagin[ae]|fras[ei]|parol[ae]|righ[ae]|vers[oi]|period[oi])"
-_CENTURY = "(?:duecento|trecento|quattrocento|cinquecento|seicento|settecento|ottocento|novecento|secolo)"
+_CENTURIES = " secolo duecento trecento quattrocento cinquecento seicento settecento ottocento novecento"
+_CENTURY = f"(?:{'|'.join(_CENTURIES.split())})"
 _MEASURED = r"piu (?:lung|brev|cort|grand|piccol)\w*"
 _AGED = r"piu (?:antic|vecchi|recent|nuov|modern|lontan)\w*"
 _LIST = r"(?:quali|quale|che|quant[eioa]|qualche|altr[ieo]|elenc\w*|list[ae]|tutt[ieo]|mostra\w*|dammi|nomina\w*)"
@@ -153,15 +154,16 @@ INTENTS = (
     ),
     _row(
         "AY", from_records.which_works,
-        "uscite usciti uscirono pubblicate pubblicati pubblicato apparsi stampati prima dopo anno secolo composti cosa altro altri "
-        "risalgono data datate anni fammi oltre ottocento novecento settecento seicento cinquecento quattrocento trecento duecento",
-        rf"\b(?:{_LIST}|{_THERE})\b(?=.*\b(?:{BOOK}|di)\b)", r"\b(?:cosa|qualcosa|qualche cosa|nulla|niente|altro)\b",
+        "uscite usciti uscirono usci apparve pubblicate pubblicati pubblicato apparsi stampati prima dopo anno secolo composti "
+        "cosa altro altri risalgono data datate anni fammi oltre" + _CENTURIES,
+        rf"\b(?:{_LIST}|{_THERE})\b(?=.*\b(?:{BOOK}|di)\b)",
+        r"\b(?:cosa|qualcosa|qualche cosa|nulla|niente|altro)\b",
         rf"\b{BOOK} (?:di|da|del)\b",
         r"\bbibliografia\b", r"\b(?:che|cosa) (?:ha|abbia|aveva) (?:scritto|pubblicato)\b",
     ),
     _row(
         "-", from_records.which_works,
-        "dentro cosa secolo fammi ottocento novecento settecento seicento cinquecento quattrocento trecento duecento",
+        "dentro cosa secolo fammi" + _CENTURIES,
         rf"\b(?:{_LIST}|{_THERE}|cosa|titoli)\b(?=.*\b(?:{BOOK}|{_PLACE}|{_CENTURY})\b)", rf"\bcosa (?:{_THERE}|contiene)\b",
     ),
 )  # fmt: skip

@@ -49,6 +49,8 @@ _ASKS_FOR = re.compile(
 
 def _left(masked: str, intent: Intent) -> list[str]:
     """The words of a question that neither the intent, nor a name, nor talk of books accounts for."""
+    # *XII L'infinito*: the number of a poem that is named belongs to its name.
+    masked = re.sub(r"\b(?:[ivxlcdm]+|\d+) T\b", "T", masked)
     rest = re.findall(r"[a-z0-9]+", intent.pattern.sub(" ", OPENER.sub(" ", masked)))
     known = FILLER | intent.own
     return [
@@ -61,15 +63,7 @@ def _left(masked: str, intent: Intent) -> list[str]:
 def _fits(read: Read, intent: Intent) -> bool:
     kinds = {mention.kind for mention in read.mentions}
     needed = bool(kinds & set(intent.needs)) or ("-" in intent.needs and not kinds & set("AWTPS"))
-    needed = needed or (
-        "Y" in intent.needs and from_records.period(read.masked, [0]) is not None and "secolo" in _named(read)
-    )
     return needed and bool(intent.pattern.search(read.masked)) and not _left(read.masked, intent)
-
-
-def _named(read: Read) -> str:
-    found = from_records.period(read.masked, [])
-    return found[2] if found else ""
 
 
 def answered(text: str, namer: Namer) -> Extract | None:

@@ -260,7 +260,8 @@ class Namer:
             first = _with_article(text, every, at, name)
             sure = not guessed and _is_sure(text, every, at, first, last, name, quoted)
             if sure or (unsure and _may_be(text, every[at], name)):
-                together.setdefault((name.kind, every[first].start, every[last].end, sure), []).append(name.value)
+                begin = min(first, at - _lead(every, at, name))
+                together.setdefault((name.kind, every[begin].start, every[last].end, sure), []).append(name.value)
         for (kind, start, end, sure), values in together.items():
             yield self._mention(kind, start, end, values, sure)
 
@@ -337,6 +338,13 @@ def _with_article(text: str, every: list[Word], at: int, name: _Name) -> int:
     return at
 
 
+def _lead(every: list[Word], at: int, name: _Name) -> int:
+    """How many words of a title stand before its first own word, if they do: *Con gli* before *occhi chiusi*."""
+    title = words(name.value.title) if isinstance(name.value, Work) else []
+    lead = title[: title.index(name.forms[0])] if name.forms[0] in title else []
+    return len(lead) if len(lead) > 1 and [word.form for word in every[max(0, at - len(lead)) : at]] == lead else 0
+
+
 def _is_sure(
     text: str, every: list[Word], at: int, first: int, last: int, name: _Name, quoted: Sequence[tuple[int, int]]
 ) -> bool:
@@ -365,7 +373,9 @@ def _longest(found: Iterable[Mention]) -> list[Mention]:
     """Of mentions that overlap, the longest; of equal ones the surest, then works before authors before sections."""
     order = "WAPSTYU"
     taken: list[Mention] = []
-    for mention in sorted(found, key=lambda m: (not m.sure, m.start - m.end, order.index(m.kind), m.start)):
+    for mention in sorted(
+        found, key=lambda m: (not m.sure, m.kind == "S", m.start - m.end, order.index(m.kind), m.start)
+    ):
         if all(mention.end <= other.start or other.end <= mention.start for other in taken):
             taken.append(mention)
     return sorted(taken, key=lambda mention: mention.start)

@@ -27,7 +27,7 @@ _KINDS = {
 _POEMS = ("poesia", "sonetto", "canzone", "madrigale", "ballata", "canto")
 _WORD = "|".join(_KINDS)
 _NUMERAL = rf"(?:\d{{1,3}}|(?i:(?!di\b|mi\b)[ivxlcdm]{{1,15}})|(?i:{numerals.ORDINAL}(?:\s+{numerals.ORDINAL})?))"
-_AFTER = re.compile(rf"\b(?P<kind>(?i:{_WORD}))\b\.?\s+(?:n\.?\s*)?(?P<number>{_NUMERAL})\b")
+_AFTER = re.compile(rf"\b(?P<kind>(?i:{_WORD}))\b\.?\s+(?:n\.?\s*)?(?P<number>{_NUMERAL})\b(?!['’])")
 #: *L'ultimo capitolo*: counted from the end.
 _LAST = {"ultim": -1, "penultim": -2}
 _BEFORE = re.compile(
@@ -70,7 +70,8 @@ class Scope(NamedTuple):
 
 def places(text: str) -> list[re.Match[str]]:
     """Find where a text names sections by number."""
-    return [*_AFTER.finditer(text), *_BEFORE.finditer(text), *_LAST_SCENE.finditer(text)]
+    found = [*_AFTER.finditer(text), *_BEFORE.finditer(text), *_LAST_SCENE.finditer(text)]
+    return [place for place in found if _number(place["number"])]
 
 
 def _number(numeral: str) -> int | None:
