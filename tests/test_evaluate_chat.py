@@ -148,6 +148,37 @@ def test_what_cannot_be_asked_is_refused(tmp_path: Path, tiny_folder: Path) -> N
     assert chat.prompt(ITEM).text.startswith("user: Sii breve.\n\nUn esame.")
 
 
+LAST_ONLY = "{% for m in messages %}{% if loop.last %}user: {{ m['content'] }}</s>{% endif %}{% endfor %}"
+EVERY = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}</s>{% endfor %}"
+ONE_ONLY = "{% if messages|length > 2 %}{{ raise_exception('one question only') }}{% endif %}" + EVERY
+NO_ANSWERS = EVERY.replace("%}{{ m['role']", "if m['role'] != 'assistant' %}{{ m['role']", 1)
+
+
+@pytest.mark.parametrize("template", [LAST_ONLY, ONE_ONLY, NO_ANSWERS])
+def test_examples_that_a_template_leaves_out_are_not_said_to_be_asked(template: str, tmp_path: Path) -> None:
+    write_byte_tokenizer(tmp_path, ("</s>",), eos_token="</s>", chat_template=template)
+    tokenizer = from_folder(tmp_path)
+    chat = ChatPrompts(tokenizer, ChatForm("Sii breve."))
+    with pytest.raises(InputError, match=r"chat template (leaves examples out|refuses)[^$]*--single-turn"):
+        chat.prompt(ITEM)
+    one = ChatPrompts(tokenizer, ChatForm("Sii breve.", single_turn=True)).prompt(ITEM).text
+    assert all(words in one for words in ("Sii breve.", "Un esame.", "Uno? A", "Due? B", "Tre?"))
+    alone = chat.prompt(MultipleChoice("y", "Tre?", (" A", " B"), 0)).text
+    assert "Sii breve." in alone and "Tre?" in alone
+
+
+def test_answers_of_another_day_are_answers_to_other_prompts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the template writes the date, as Llama 3.2's does."""
+    dated = "Oggi: {{ strftime_now('%d %b %Y') }}{% for m in messages %}{{ m['content'] }}</s>{% endfor %}"
+    said = []
+    for source, epoch in ((dated, "1000000000"), (dated, "1000086400"), (dated, "1000000001"), (LAST_ONLY, "1")):
+        monkeypatch.setenv("SOURCE_DATE_EPOCH", epoch)
+        write_byte_tokenizer(tmp_path, ("</s>",), eos_token="</s>", chat_template=source)
+        said.append(ChatPrompts(from_folder(tmp_path), ChatForm()).settings())
+    assert said[0]["date"] == "2001-09-09" and said[1]["date"] == "2001-09-10"
+    assert said[0] == said[2] != said[1] and "date" not in said[3]
+
+
 def test_an_answer_is_found_again_only_for_what_was_asked() -> None:
     """Two items may be the same as plain text and other conversations."""
     form, context = ChatForm(), SHOTS.text + "Tre?"

@@ -123,8 +123,9 @@ def asked_lines(result: EvaluationResult) -> list[str]:
         examples = (
             f", few-shot examples {chat['examples']}" if any(task.shots for task in result.tasks.values()) else ""
         )
+        dated = f", which writes the date, {chat['date']}" if "date" in chat else ""
         lines.append(
-            f"Asked through the model's chat template ({chat['template']}, sha256 {chat['sha256'][:12]}), {system}{examples}"
+            f"Asked through the model's chat template ({chat['template']}, sha256 {chat['sha256'][:12]}){dated}, {system}{examples}"
         )
     for task in result.tasks.values():
         parts = (("prompt", list(task.by_prompt().values())), ("repeat", task.by_repeat()))

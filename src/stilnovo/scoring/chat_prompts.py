@@ -23,6 +23,8 @@ from stilnovo.benchmarks.prompting import Prompting
 from stilnovo.errors import InputError
 from stilnovo.scoring.encode import Endings
 from stilnovo.scoring.identity import Identity
+from stilnovo.text.chat_template import TemplateRefusal
+from stilnovo.text.sandbox import now
 from stilnovo.text.template import RenderedChat
 from stilnovo.text.tokenizer import Tokenizer
 
@@ -52,12 +54,16 @@ class ChatPrompts:
         self._header = lru_cache(256)(self._before)
 
     def settings(self) -> dict[str, Any]:
-        """What of it changes an answer, as plain values: the template by its hash, system prompt, form of the examples."""
+        """What of it changes an answer, as plain values: the template by its hash, system prompt, form of the examples.
+
+        Where the template writes the date, the day too: another day's answers are answers to other prompts.
+        """
         parts = f"{self._chat.source}\0{sorted(self._chat.variables.items())}"
         return {
             "template": self.tokenizer.template,
             "sha256": hashlib.sha256(parts.encode()).hexdigest(),
             **self.form.settings(),
+            **({"date": now("%Y-%m-%d")} if "strftime_now" in self._chat.source else {}),
         }
 
     def identity(self, model: Identity) -> Identity:
@@ -65,8 +71,26 @@ class ChatPrompts:
         return replace(model, protocol={**model.protocol, "chat_template": self.settings()})
 
     def prompt(self, item: Item, context: str | None = None) -> RenderedChat:
-        """Render an item up to where its answer begins; `context` as in `ChatForm.conversation`."""
-        return self._chat.prompt(self.tokenizer.taken(self.form.conversation(item, context)))
+        """Render an item up to where its answer begins; `context` as in `ChatForm.conversation`.
+
+        Raises:
+            InputError: the template refuses the conversation, or leaves some of it out.
+        """
+        turns = self.tokenizer.taken(self.form.conversation(item, context))
+        advice = "Put the examples into the user's one turn: --single-turn; or leave them out: --shots 0."
+        try:
+            rendered = self._chat.prompt(turns)
+        except TemplateRefusal as refusal:
+            if len(turns) <= 2:
+                raise
+            raise TemplateRefusal(refusal.what, refusal.found, advice) from refusal
+        if missing := self._chat.left_out([turn.role for turn in turns]):
+            raise TemplateRefusal(
+                "The model's chat template leaves examples out.",
+                f"Of {len(turns)} turns it writes nothing of {', '.join(str(turn + 1) for turn in missing)}.",
+                advice,
+            )
+        return rendered
 
     def sha256(self, item: Item) -> str:
         """Hash of an item as it is asked."""

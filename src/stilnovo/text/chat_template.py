@@ -184,10 +184,10 @@ class ChatTemplate:
             return False
         return True
 
-    def leaves_system_out(self) -> bool:
-        """Whether the template takes a system turn and writes nothing of it."""
-        skeleton = self._skeleton(("system", "user"), True)
-        return skeleton is not None and 1 in skeleton.order and 0 not in skeleton.order
+    def left_out(self, roles: Sequence[Role]) -> list[int]:
+        """Numbers of the turns of a prompt of which the template writes nothing, whatever they say."""
+        skeleton = self._skeleton(tuple(roles), True)
+        return [] if skeleton is None else [turn for turn in range(len(roles)) if turn not in skeleton.order]
 
     def turn_end(self) -> str | None:
         """The token that ends an assistant's turn: the first that the template writes behind its words; None for none."""

@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 BLOCK_SIGNS = "generation_block_signs"  # the name under which a rendering is given the two signs
 
 
-def _now(pattern: str) -> str:
+def now(pattern: str) -> str:
     """The date as a template writes it; `SOURCE_DATE_EPOCH`, where it is set, stands for now."""
     epoch = os.environ.get("SOURCE_DATE_EPOCH", "")
-    now = datetime.fromtimestamp(int(epoch), UTC) if epoch.isdigit() else datetime.now()
-    return now.strftime(pattern)
+    moment = datetime.fromtimestamp(int(epoch), UTC) if epoch.isdigit() else datetime.now()
+    return moment.strftime(pattern)
 
 
 @lru_cache(maxsize=16)
@@ -66,5 +66,5 @@ def _world() -> Any:
         trim_blocks=True, lstrip_blocks=True, extensions=[GenerationBlock, loopcontrols], cache_size=0
     )
     world.filters["tojson"] = tojson
-    world.globals |= {"raise_exception": refuse, "strftime_now": _now}
+    world.globals |= {"raise_exception": refuse, "strftime_now": now}
     return world

@@ -90,7 +90,7 @@ class Tokenizer:
         asked = Message("user", "?")
         if self.chat is None or not self.chat.takes([asked]):
             return True
-        return self.chat.takes([Message("system", "?"), asked]) and not self.chat.leaves_system_out()
+        return self.chat.takes([Message("system", "?"), asked]) and self.chat.left_out(("system", "user")) != [0]
 
     def taken(self, messages: Sequence[Message]) -> list[Message]:
         """The turns as the chat template takes them: the words of a system turn that it does not take begin the first question."""
