@@ -19,7 +19,7 @@ from stilnovo.io import sample
 from stilnovo.library.embedders import LocalEmbedder, ServedEmbedder, nearest, open_embedder
 from stilnovo.library.location import is_served, open_library
 from stilnovo.library.read import read
-from stilnovo.library.search import MEANING, added, search, sought
+from stilnovo.library.search import MEANING, MEANING_OF_WORDS, added, search, sought
 from stilnovo.library.store import Library
 from stilnovo.library.vectors import embedded_text
 from stilnovo.reading.names import Names
@@ -122,7 +122,10 @@ def test_vectors_are_made_once_follow_their_passages_and_are_fused(library: Libr
     both = search(library, query, 100)
     near = dict(library.nearest(query, 100, also=dict(words)))
     others = library.index.scores(sought(query), [number for number in near if number not in dict(words)])
-    assert [(hit.passage.id, hit.score) for hit in both] == added({**dict(words), **others}, near)[:100]
+    expected = added({**dict(words), **others}, near, MEANING_OF_WORDS)
+    assert [(hit.passage.id, hit.score) for hit in both] == expected[:100]
+    question = [hit.passage.id for hit in search(library, "Dov'è la lanterna del faro?", 100)]
+    assert question != [number for number, _ in expected]
     assert [(hit.passage.id, hit.score) for hit in search(library, query, 100, words_only=True)] == lexical
     quoted = search(library, '"secca delle monache"', 50)
     assert all("Secca delle Monache" in hit.passage.text for hit in quoted)

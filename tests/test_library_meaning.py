@@ -20,7 +20,7 @@ from stilnovo.chat.question import Question
 from stilnovo.errors import StilnovoError
 from stilnovo.library import embedders, embedding
 from stilnovo.library.e5_encoder import E5Encoder, decoded
-from stilnovo.library.search import search
+from stilnovo.library.search import search, sought
 from stilnovo.library.store import Library
 from stilnovo.reading.names import Names
 from stilnovo.reading.text_builder import Book
@@ -79,6 +79,22 @@ def test_all_search_in_the_same_way(library: Library) -> None:
     assert choose(Question(question), library)[0].text == "Una fiamma alta sul tetto."
     assert not search(library, question, words_only=True)
     assert not search(library, "«incendio»")  # quoted words must stand there
+
+
+def test_remembered_words_are_looked_for_rather_than_meant(library: Library) -> None:
+    """A line that begins like a question is one where it stands, and comes first whatever is near by meaning."""
+    library.add(
+        book("Il pozzo", "Disse che la pioggia non viene dal fuoco del camino.", "Il fuoco, il fuoco! L'incendio.")
+    )
+    wet = "Capitolo I\n\nLa pioggia, le onde, la pioggia.\n\nCapitolo II\n\nChe pioggia! Che onda! Non viene."
+    library.add(Book(Names("Il mare"), wet, "mare.txt"))
+    library.embedder = Meaning()  # type: ignore[assignment]
+    library.embed()
+    for line in ("che la pioggia non viene", "la pioggia non viene dal fuoco"):
+        for words_only in (True, False):
+            assert line in search(library, line, words_only=words_only)[0].passage.text
+    assert sought("che la pioggia non viene").phrase and not sought("che la pioggia non viene?").phrase
+    assert not sought("chi è Lucia").phrase and sought("addio monti sorgenti").phrase
 
 
 def test_a_mended_file_keeps_the_vectors_of_what_stayed(library: Library) -> None:
