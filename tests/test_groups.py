@@ -26,7 +26,7 @@ from stilnovo.scoring.evaluate import expectation
 from stilnovo.scoring.group_scores import chosen_notes, group_scores, macro_score, visible_average
 from stilnovo.scoring.result import EvaluationResult, load_result
 from stilnovo.statistics.estimates import Estimate, holm, mean, paired_difference
-from stilnovo.statistics.macro import DIFFERENCES, SCORES, MacroAverage, chance_corrected, macro_average
+from stilnovo.statistics.macro import MacroAverage, chance_corrected, macro_average, score_average
 from stilnovo.statistics.power import expected_reach
 from test_evaluate_reference import ARC_IT, INCLUDE
 from test_evaluate_run import app, call, run
@@ -165,8 +165,13 @@ def test_every_task_weighs_the_same() -> None:
     assert (average.estimate.n, average.estimate.clusters, average.tasks) == (1067, 1067, 3)
     again = macro_average(parts[::-1], 0.0).estimate
     assert again.high == pytest.approx(average.estimate.high)
-    wider = macro_average(parts, SCORES).estimate
+    wider = macro_average(parts, 3.0).estimate
     assert wider.high - wider.low >= average.estimate.high - average.estimate.low
+    joined = score_average(parts)
+    assert joined.value == average.estimate.value
+    for end in ("low", "high"):
+        apart = math.sqrt(sum((getattr(part, end) - part.value) ** 2 for part in parts)) / 3
+        assert abs(getattr(joined, end) - joined.value) == pytest.approx(apart)
     with pytest.raises(ValueError, match="no tasks"):
         macro_average([])
 
@@ -183,7 +188,7 @@ def test_interval_and_test_of_an_average_agree() -> None:
     outcomes = set()
     for _ in range(200):
         parts = [paired_difference(rng.random(n) < 0.5, rng.random(n) < 0.5 + rng.random() / 2) for n in (12, 20, 40)]
-        average = macro_average(parts, DIFFERENCES)
+        average = macro_average(parts)
         excludes = not average.estimate.low <= 0 <= average.estimate.high
         assert excludes == (average.p < 0.05)
         outcomes.add(excludes)
@@ -193,10 +198,10 @@ def test_interval_and_test_of_an_average_agree() -> None:
 def test_a_task_without_spread_still_has_an_error() -> None:
     """All right on ten items is not certainty; nor is no change at all."""
     right = mean([1.0] * 10)
-    average = macro_average([right, right]).estimate
+    average = score_average([right, right])
     assert average.low < 0.95 and macro_average([right], 0.0).estimate.low == 1.0
     same = paired_difference([1.0, 0.0] * 10, [1.0, 0.0] * 10)
-    unchanged = macro_average([same, same], DIFFERENCES)
+    unchanged = macro_average([same, same])
     assert unchanged.estimate.low < 0 < unchanged.estimate.high and unchanged.p == 1.0
     few, one_subject = mean([0.2, 0.3, 0.9], shares=False), mean([1.0, 0.0, 1.0], ["anatomy"] * 3)
     assert not few.has_interval and (one_subject.low, one_subject.high) == (0.0, 1.0)
@@ -214,12 +219,22 @@ def test_scores_counted_from_guessing() -> None:
     assert chance_corrected(part, 0.0) == part
 
 
-@pytest.mark.parametrize("parts", [((20, 0.95), (60, 0.5), (150, 0.75)), ((30, 0.97), (30, 0.97)), ((25, 0.3),) * 6])
+@pytest.mark.parametrize(
+    "parts",
+    [
+        ((20, 0.95), (60, 0.5), (150, 0.75)),
+        ((30, 0.97), (30, 0.97)),
+        ((24, 0.95),) * 2,
+        ((8, 0.5),) * 2,
+        ((8, 0.9),) * 3,
+        ((25, 0.3),) * 6,
+    ],
+)
 def test_coverage_of_the_macro_average(parts: tuple[tuple[int, float], ...]) -> None:
     rng, draws, held = np.random.default_rng(1), 600, 0
     truth = sum(p for _, p in parts) / len(parts)
     for _ in range(draws):
-        average = macro_average([mean((rng.random(n) < p).astype(float)) for n, p in parts]).estimate
+        average = score_average([mean((rng.random(n) < p).astype(float)) for n, p in parts])
         held += average.low <= truth <= average.high
     assert held / draws > 0.93 - 2.5 * math.sqrt(0.93 * 0.07 / draws)
 
@@ -245,7 +260,7 @@ def test_what_is_said_to_be_visible_is_seen_four_times_of_five() -> None:
     for _ in range(draws):
         drawn = [rng.random(n) for n in sizes]
         parts = [paired_difference(part > 0.9 + shift / 2, part < 0.1 + shift / 2) for part in drawn]
-        average = macro_average(parts, DIFFERENCES)
+        average = macro_average(parts)
         seen += average.estimate.low > 0 and average.p < 0.05
     assert abs(seen / draws - 0.8) < 0.07
 

@@ -30,7 +30,7 @@ from stilnovo.scoring.packed import ItemScore
 from stilnovo.scoring.perplexity import HeldOutScore, documents_text
 from stilnovo.scoring.result import EvaluationResult, TaskResult, counted_by
 from stilnovo.statistics.estimates import Estimate
-from stilnovo.statistics.macro import DIFFERENCES, macro_average
+from stilnovo.statistics.macro import macro_average
 
 TEXT = "bits_per_byte"
 
@@ -166,7 +166,7 @@ def _groups(
         elif len(asked := [member for member in members if member in verdicts]) > 1:
             groups[name] = macro_verdict([verdicts[member] for member in asked], extent(len(asked), len(members)))
             parts = [verdicts[member].difference.times(1 / (1 - before.tasks[member].chance)) for member in asked]
-            above[name] = macro_average(parts, DIFFERENCES).estimate
+            above[name] = macro_average(parts).estimate
     return groups, above
 
 

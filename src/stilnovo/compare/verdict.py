@@ -35,7 +35,7 @@ from stilnovo.statistics.estimates import (
     ratios,
     sign_flip,
 )
-from stilnovo.statistics.macro import DIFFERENCES, macro_average
+from stilnovo.statistics.macro import macro_average
 from stilnovo.statistics.power import smallest_visible_difference, smallest_visible_shift
 
 ALPHA = 0.05
@@ -261,7 +261,7 @@ def macro_verdict(verdicts: Sequence[Verdict], extent: str) -> Verdict:
     Welch's t-test and the interval of the same error (`statistics/macro.py`) on the mean of the tasks' paired differences.
     """
     before, after = (macro_score([getattr(verdict, side) for verdict in verdicts]) for side in ("before", "after"))
-    change = macro_average([verdict.difference for verdict in verdicts], DIFFERENCES)
+    change = macro_average([verdict.difference for verdict in verdicts])
     visible = min(1.0, change.smallest_visible)
     limit = f"this average could only have seen changes of {visible * 100:.1f} points or more"
     if visible >= 1:

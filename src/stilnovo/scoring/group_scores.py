@@ -17,7 +17,7 @@ from stilnovo.benchmarks.restrictions import licence_limits
 from stilnovo.benchmarks.task import Metric, Selection
 from stilnovo.benchmarks.tasks import Wanted
 from stilnovo.statistics.estimates import FEWEST_UNITS, Estimate
-from stilnovo.statistics.macro import chance_corrected, macro_average
+from stilnovo.statistics.macro import chance_corrected, macro_average, score_average
 from stilnovo.statistics.power import ASSUMED_DISCORDANCE
 
 VISIBLE_ERRORS = 2.8  # standard errors of a difference that is seen four times of five
@@ -124,7 +124,7 @@ def group_scores(groups: Mapping[str, tuple[str, ...]], results: Mapping[str, Sc
 
 def macro_score(parts: Sequence[Estimate]) -> Estimate:
     """Macro average of scores; its interval ends at 1, and at 0 where none of them can be less."""
-    average = macro_average(parts).estimate
+    average = score_average(parts)
     if not average.has_interval:
         return average
     low = max(average.low, 0.0) if all(part.low >= 0 for part in parts) else average.low

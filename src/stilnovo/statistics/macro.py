@@ -1,16 +1,20 @@
 """Macro averages: the mean of several tasks' scores, in which every task weighs the same, however many items it has.
 
-The tasks' items are independent of each other, so that errors add in squares (the delta method on a mean):
+The tasks' items are independent of each other, so that errors add in squares. Of scores, the tasks' own intervals are joined,
+each end by itself (Zou and Donner, Statistics in Medicine 27, 2008):
+
+    low = value - sqrt(sum of (value_k - low_k)^2) / K,   high = value + sqrt(sum of (high_k - value_k)^2) / K
+
+because scores near an end are skewed, and few tasks with it: around two tasks of 24 items and 95 % a symmetric interval
+holds .91. Of paired differences, which lie around zero, the errors are added (the delta method on a mean):
 
     error = sqrt(sum of error_k^2) / K,   degrees = (sum of error_k^2)^2 / sum of (error_k^4 / (units_k - 1))
 
 with Student's t on Welch's and Satterthwaite's degrees of freedom (Biometrika 34, 1947; Biometrics Bulletin 2, 1946).
 
-Unusual: a task's error is not always its standard error. A task on which few items show no spread (all right, all alike) has
-a standard error of zero, and an interval that says better. Its error is therefore at least a part of what its own interval
-implies: `SCORES` of it for scores, `DIFFERENCES` for paired differences, which lie around zero and not at an end. Both parts
-were chosen by simulation (`bench/coverage.py`): with them .93 to .98 of the intervals hold the truth for two to ten tasks
-of 8 to 1,169 units, where the standard errors alone hold .84 for accuracies of 97 % and .91 for skewed shares.
+Unusual: a task's error is not always its standard error. A task on which few items show no spread (all alike) has a standard
+error of zero, and an interval that says better. Its error is therefore at least `LEAST` of what its own interval implies, a
+part chosen by simulation (`bench/coverage.py`, for both).
 """
 
 from __future__ import annotations
@@ -21,7 +25,7 @@ from dataclasses import dataclass, replace
 
 from stilnovo.statistics.estimates import UPPER, Estimate, normal_quantile, root, student_quantile
 
-SCORES, DIFFERENCES = 0.8, 0.5  # least error of a task, in parts of the one that its own interval implies
+LEAST = 0.5  # error of a task, in parts of the one that its own interval implies
 POWER = 0.80
 FEWEST_DEGREES = 3  # below, Student's quantile is exact at 1 and 2 only
 
@@ -53,12 +57,12 @@ class MacroAverage:
         return quantile * self.estimate.standard_error if self.estimate.has_interval else math.inf
 
 
-def macro_average(parts: Sequence[Estimate], least: float = SCORES) -> MacroAverage:
-    """Mean of the estimates of independent tasks, one each.
+def macro_average(parts: Sequence[Estimate], least: float = LEAST) -> MacroAverage:
+    """Mean of the paired differences of independent tasks, one each.
 
     Args:
-        parts: Scores (or differences) of the tasks.
-        least: `SCORES` or `DIFFERENCES`.
+        parts: Differences of the tasks.
+        least: Error of a task at least, in parts of the one that its own interval implies.
 
     Raises:
         ValueError: there are no estimates.
@@ -77,6 +81,22 @@ def macro_average(parts: Sequence[Estimate], least: float = SCORES) -> MacroAver
     error = math.sqrt(total) / count
     reach = student_quantile(UPPER, joint) * error
     return MacroAverage(Estimate(value, value - reach, value + reach, error, items, units), joint, count)
+
+
+def score_average(parts: Sequence[Estimate]) -> Estimate:
+    """Mean of the scores of independent tasks, with the interval that their own imply; without one where a task has none.
+
+    Raises:
+        ValueError: there are no scores.
+    """
+    average = macro_average(parts).estimate
+    if not average.has_interval:
+        return average
+    below, above = (
+        math.sqrt(sum((end - part.value) ** 2 for end, part in zip(ends, parts, strict=True))) / len(parts)
+        for ends in ([part.low for part in parts], [part.high for part in parts])
+    )
+    return replace(average, low=average.value - below, high=average.value + above)
 
 
 def _error(part: Estimate, degrees: float, least: float) -> float:
