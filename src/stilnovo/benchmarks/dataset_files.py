@@ -125,7 +125,11 @@ def build(rows: Iterable[Row], origin: str, make: Callable[[Row, str], T], split
         try:
             items.append(make(row, f"{split}/{index}"))
         except (KeyError, ValueError, TypeError, AttributeError, IndexError) as error:
-            reason = f"field {error} is missing" if isinstance(error, KeyError) else str(error)
+            reason = str(error)
+            if isinstance(error, KeyError):
+                reason = f"field {error} is missing"
+            elif not isinstance(error, ValueError):
+                reason = f"a field has another form than the benchmark's ({error})"
             raise InputError(
                 f"Row {index + 1} of a benchmark file cannot be used: {reason}.", f"File: {origin}"
             ) from error
@@ -143,6 +147,21 @@ def text(row: Row, name: str) -> str:
     if not isinstance(value, str) or not value.strip():
         raise ValueError(f"field '{name}' should be text and is {value!r}")
     return value
+
+
+def whole_number(value: Any) -> int:
+    """An answer key that is a whole number, or its digits.
+
+    Raises:
+        ValueError: it is something else, such as 1.5 or true.
+    """
+    try:
+        number = int(value)
+        if isinstance(value, bool) or number != float(value):
+            raise ValueError
+    except (ValueError, TypeError, OverflowError) as error:
+        raise ValueError(f"{value!r} should be a whole number") from error
+    return number
 
 
 def letter_index(answer: object, letters: Sequence[str]) -> int:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from stilnovo.benchmarks.dataset_files import Dataset, Row, build, text
+from stilnovo.benchmarks.dataset_files import Dataset, Row, build, text, whole_number
 from stilnovo.benchmarks.task import MultipleChoice, Request, Task
 from stilnovo.errors import InputError
 from stilnovo.io.rows import read_rows
@@ -47,7 +47,7 @@ def make_item(row: Row, place: str) -> MultipleChoice:
         id=str(row.get("id") or f"hellaswag/{place}"),
         context=clean(context),
         endings=tuple(f" {clean(ending)}" for ending in row["endings"]),
-        answer=int(row["label"]),
+        answer=whole_number(row["label"]),
         cluster=source or f"activity {row['activity_label']}",
         category=_SOURCES.get(source.partition("~")[0], str(row.get("source") or "")),
     )

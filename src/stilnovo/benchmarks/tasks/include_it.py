@@ -15,7 +15,7 @@ rows, which were not at hand.
 
 from __future__ import annotations
 
-from stilnovo.benchmarks.dataset_files import Dataset, Row, letter_index, text
+from stilnovo.benchmarks.dataset_files import Dataset, Row, letter_index, text, whole_number
 from stilnovo.benchmarks.task import FewShot, MultipleChoice, Task
 from stilnovo.benchmarks.tasks.mmlu import LETTERS, letter_item, lettered
 
@@ -33,7 +33,7 @@ def make_item(row: Row, place: str) -> MultipleChoice:
         FewShot(_TITLE.format(domain)),
         "\n".join([text(row, "question").strip(), *lines, f" {last}", "Answer:"]),
         len(options),
-        letter_index(answer, LETTERS) if isinstance(answer, str) else int(answer),
+        letter_index(answer, LETTERS) if isinstance(answer, str) else whole_number(answer),
         category=domain,
     )
 

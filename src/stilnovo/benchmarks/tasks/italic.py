@@ -74,8 +74,8 @@ def make_item(row: Row, place: str, before: FewShot = NO_EXAMPLES) -> MultipleCh
     listed = [row["options"]] if isinstance(row["options"], dict) else row["options"]
     given = [pair for option in listed for pair in option.items() if pair[1] is not None]
     letters, options = "".join(letter for letter, _ in given), [option for _, option in given]
-    if letters != "ABCDEFGHI"[: len(letters)]:
-        raise ValueError(f"the options are {letters or 'none'}, not letters from A on")
+    if letters != LETTERS[: len(letters)]:
+        raise ValueError(f"the options are {letters or 'none'}, not letters from A on, E at most")
     category = text(row, "category")
     asked = _PROMPT.format(
         topic=category, letters=letters, question=text(row, "question"), options="\n".join(lettered(options, "{}) {}"))

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from stilnovo.benchmarks.dataset_files import Dataset, Row, build, text
+from stilnovo.benchmarks.dataset_files import Dataset, Row, build, text, whole_number
 from stilnovo.benchmarks.examples import few_shot
 from stilnovo.benchmarks.items import NO_EXAMPLES
 from stilnovo.benchmarks.task import FewShot, MultipleChoice, Request, Task
@@ -47,7 +47,9 @@ def make_item(row: Row, place: str, before: FewShot = NO_EXAMPLES) -> MultipleCh
     """Convert a row to a question after its examples."""
     subject = text(row, "subject")
     asked = "\n".join([text(row, "question").strip(), *lettered(row["choices"]), "Answer:"])
-    return letter_item(f"{subject}/{place}", before, asked, len(row["choices"]), int(row["answer"]), subject, subject)
+    return letter_item(
+        f"{subject}/{place}", before, asked, len(row["choices"]), whole_number(row["answer"]), subject, subject
+    )
 
 
 def lettered(options: Sequence[str], layout: str = "{}. {}") -> list[str]:
@@ -57,7 +59,7 @@ def lettered(options: Sequence[str], layout: str = "{}. {}") -> list[str]:
         ValueError: one is empty, or no text.
     """
     if not all(isinstance(option, str) and option.strip() for option in options):
-        raise ValueError("an option is empty")
+        raise ValueError("an option is empty, or no text")
     return [layout.format(letter, option) for letter, option in zip("ABCDEFGHI", options, strict=False)]
 
 

@@ -10,7 +10,7 @@ Made for the demo and the tests: forty items show only large differences.
 
 from __future__ import annotations
 
-from stilnovo.benchmarks.dataset_files import Row, build
+from stilnovo.benchmarks.dataset_files import Row, build, whole_number
 from stilnovo.benchmarks.task import MultipleChoice, Task
 from stilnovo.io import sample
 from stilnovo.io.rows import read_rows
@@ -24,7 +24,7 @@ def make_item(row: Row, place: str) -> MultipleChoice:
         id=row["id"],
         context=row["ctx"],
         endings=tuple(f" {ending}" for ending in row["endings"]),
-        answer=int(row["label"]),
+        answer=whole_number(row["label"]),
     )
 
 

@@ -13,7 +13,7 @@ real rows, which were not at hand.
 
 from __future__ import annotations
 
-from stilnovo.benchmarks.dataset_files import Dataset, Row, text
+from stilnovo.benchmarks.dataset_files import Dataset, Row, text, whole_number
 from stilnovo.benchmarks.task import MultipleChoice, Task
 
 _CONNECTIVES = {"cause": "perché", "effect": "quindi"}
@@ -38,7 +38,7 @@ def make_item(row: Row, place: str) -> MultipleChoice:
         id=f"{place.split('/')[0]}/{row['idx']}" if "idx" in row else place,
         context=f"{text(row, 'premise').strip()[:-1]} {_CONNECTIVES[row['question']]}",
         endings=tuple(f" {choice[0].lower()}{choice[1:]}" for choice in choices),
-        answer=int(row["label"]),
+        answer=whole_number(row["label"]),
         category=row["question"],
     )
 
