@@ -338,6 +338,32 @@ def test_every_work_and_author_is_known_in_every_form_of_question(library: Libra
             assert [quote.section for quote in found.quotes] == [section]
 
 
+_ASKED = """
+chi ha scritto come comincia finisce quanti capitoli ha quante opere di quali libri nel leggimi riassumi dove si trova che titolo
+l'ultimo primo scena ultima atto I canto XII capitolo sonetto novella del dell' la il Inferno cosa dice della luna in che anno uscì
+hai c'è Ottocento 1881 dopo il prima di più lungo recente autore «» " ? ! — ’ 13 ottobre tra e 1800 XIX secolo
+"""
+
+
+def test_no_question_breaks_the_reading(library: Library) -> None:
+    """Words of questions and names in any order: made with a seed, as people type them."""
+    draw = random.Random(11)
+    asked = _ASKED.split()
+    names = [
+        "I Malavoglia",
+        "Verga",
+        "L'infinito",
+        "D'Annunzio",
+        "il Canzoniere",
+        "Pasolini",
+        "Voi ch'ascoltate in rime",
+        "A Zacinto",
+    ]
+    for _ in range(400):
+        parts = [draw.choice(names if draw.random() < 0.3 else asked) for _ in range(draw.randrange(1, 9))]
+        understood(" ".join(parts), library, draw.choice([None, *library.works()]))
+
+
 class Silent:
     """A writer that must not be asked."""
 
