@@ -273,9 +273,8 @@ def macros(draws: int) -> list[Row]:
         changed = [estimates.paired_difference(*pair) for pair in pairs]
         changed.append(estimates.paired_difference(draw > 1 - 0.1 * (1 - lean), draw < 0.2 * lean, index.tolist()))
         joined = macro.score_average(scores), macro.macro_average(changed).estimate
-        truths = (0.95 + 0.55 + 0.75 + 0.5 + 0.2) / 5, 0.05
-        for row, (parts, own, truth) in enumerate(zip((scores, changed), joined, truths, strict=True)):
-            ends = [own, macro.macro_average(parts, 0.0).estimate]
+        for row, (parts, truth) in enumerate(((scores, (0.95 + 0.55 + 0.75 + 0.5 + 0.2) / 5), (changed, 0.05))):
+            ends = [joined[row], macro.macro_average(parts, 0.0).estimate]
             held[row] += [end.low <= truth <= end.high for end in ends]
     names = ("macro average of 5 tasks, 20 to 234 items", "paired difference of it, 20 to 600 items")
     return [Row("share", name, draws, 0.95, *(row / draws).tolist()) for name, row in zip(names, held, strict=True)]
