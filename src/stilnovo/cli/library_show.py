@@ -38,7 +38,7 @@ def list_works(library: LibraryPath = None, as_json: AsJson = False) -> None:
         if vectors or running:
             more = "; the others are being made" if running else ""
             print(f"{vectors} of {passages} passages can be found by meaning{more}.")
-        found = {"passages": passages, "embedded": vectors, "embedding_runs": running}
+        found = {"passages": passages, "embedded": vectors, "embedding_runs": running} if works else {}
         emit({"works": [asdict(work) for work in works], **found}, as_json)
 
 
