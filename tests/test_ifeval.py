@@ -135,6 +135,7 @@ OTHERWISE = {
     "detectable_format:constrained_response", "detectable_format:number_highlighted_sections", "detectable_format:multiple_sections",
     "detectable_format:json_format", "combination:two_responses", "combination:repeat_prompt", "startend:end_checker",
     "startend:quotation", "change_case:capital_word_frequency", "punctuation:no_comma",
+    "length_constraints:number_words",
 }  # fmt: skip
 
 

@@ -66,6 +66,12 @@ def test_tokens_keep_their_place() -> None:
         ("Tacque... poi rise. Ma… Basta.", ["Tacque... poi rise.", "Ma…", "Basta."]),
         ("Portava pane, vino, ecc. e se ne andò. Pane, vino, ecc. Tornò.", None),
         ("Scrisse A. Manzoni a Milano. Luigi XIV. Poi nulla.", None),
+        (
+            "Udì l'avv. Rossi (dell’ing. Neri). È l'A. di oggi.",
+            ["Udì l'avv. Rossi (dell’ing. Neri).", "È l'A. di oggi."],
+        ),
+        ("Vide l'amico. Poi l’arca. Un po'. Basta.", ["Vide l'amico.", "Poi l’arca.", "Un po'.", "Basta."]),
+        ("Venne il dr. Neri col card. Bembo. Poi Mr. Hyde.", ["Venne il dr. Neri col card. Bembo.", "Poi Mr. Hyde."]),
         ("TITOLO\n\nComincia qui.", ["TITOLO", "Comincia qui."]),
         ("Una riga\ncontinua qui. Fine", ["Una riga\ncontinua qui.", "Fine"]),
     ],

@@ -6,6 +6,7 @@ accepts what the wording forbids, or knows only English, these do otherwise:
 | instruction | there | here, and why |
 |---|---|---|
 | keywords, their frequency | pieces of words (`arte` in *cartello*) | whole words: the instruction says word |
+| numbers of words | `1.000,50` is three | one |
 | language; English capitals | undetectable text passes | text without letters is in no language; every long paragraph counts |
 | sentences | English abbreviations | Italian ones (*sig.*, *ecc.*); headings are none |
 | paragraphs by `***` | also inside `***bold***` and rows of asterisks | the divider stands alone |
@@ -19,12 +20,13 @@ accepts what the wording forbids, or knows only English, these do otherwise:
 | JSON | a bare number or string | an object or a list |
 | two answers | any asterisks, six or more | six exactly |
 | repeated request | nothing need follow | an answer does |
-| capital words | *È*, *A* at a sentence's begin | two letters at least; `dell'ONU` has one |
+| capital words | *È*, *A* at a sentence's begin | two letters at least; `dell'ONU`, `U.S.A.` have one |
 | quotation marks | *"Sì" e "no"* | one pair around all of it; also “ ” |
 | commas | only `,` | also those of other scripts |
 
-Words are runs of letters and digits, so that an elided article is one (*l'arte* is two words), as there. An empty answer
-follows nothing. `loose` tries the paper's eight variants: without first line, last line, asterisks.
+Words are runs of letters and digits, so that an elided article is one (*l'arte* is two words), as there; the accent of a last
+letter may be grave, acute or an apostrophe. An empty answer follows nothing. `loose` tries the paper's eight variants: without
+first line, last line, asterisks.
 """
 
 from __future__ import annotations
@@ -41,8 +43,9 @@ from stilnovo.text.language import is_written_in
 Arguments = Mapping[str, Any]
 Check = Callable[[str, Arguments], bool]
 
-_WORD = re.compile(r"\w*[^\W_]\w*")
+_WORD = re.compile(r"\d+(?:[.,]\d+)+(?!\w)|\w*[^\W_]\w*")
 _CAPITALS = re.compile(r"[^\W_]+(?:['-][^\W_]+)*")
+_ACRONYM = re.compile(r"(?<![^\W_])(?:[^\W\d_]\.){2,}")
 _AT_LEAST, _LESS = ("at least", "almeno"), ("less than", "meno di")
 _OPTIONS = re.compile(r"\b(?:la mia risposta è (sì|no|forse)|my answer is (yes|no|maybe))\.", re.IGNORECASE)
 _BULLET = re.compile(r"^[ \t]*[*-][ \t]+(?=[^\s*-]|[*-]+[^\s*-])", re.MULTILINE)
@@ -54,7 +57,7 @@ _PLACEHOLDER = re.compile(r"\[(?=[^\]\n]*[^\W\d_])(?![xX]\])[^\[\]\n]*\](?!\()")
 _HEADING = re.compile(r"^[ \t]*(?:#+[ \t].*|[*_-]{3,}[ \t]*)$", re.MULTILINE)
 _NUMBERED = re.compile(r"\b(nn?|nr|num|artt?|pagg?|pp?|voll?|capp?|figg?|tab|sez|par)\.[ \t]*(?=\d)", re.IGNORECASE)
 _AFTER_STOP = re.compile(r"([.!?…]['\")»”]*\s+)([^\W\d_])")
-_FENCED = re.compile(r"```(?:json)?\s*\n?(.*?)\n?\s*```", re.DOTALL | re.IGNORECASE)
+_FENCED = re.compile(r"```[ \t]*(?:json)?\s*\n?(.*?)\n?\s*```", re.DOTALL | re.IGNORECASE)
 _FURTHER = re.compile(r"\W*p\.\s?p\.\s?s\b", re.IGNORECASE)
 _BARE = dict(zip("àèéìòùÀÈÉÌÒÙ", "aeeiouAEEIOU", strict=True))
 _ACCENTED = re.compile("[àèéìòùÀÈÉÌÒÙ]$")
@@ -68,21 +71,26 @@ def words(text: str) -> list[str]:
 
 def sentence_count(text: str) -> int:
     """Number of Italian sentences; headings and dividers are none. A text without capitals has its sentences too."""
-    plain = re.sub(r"(?<=\w)'(?=\w)", " ", _HEADING.sub("\n\n", text))  # l'avv. is an abbreviation too
-    plain = _NUMBERED.sub(r"\1 ", plain)
+    plain = _NUMBERED.sub(r"\1 ", _HEADING.sub("\n\n", text))
     if plain.islower():
         plain = _AFTER_STOP.sub(lambda match: match[1] + match[2].upper(), plain)
     return sum(any(map(str.isalpha, plain[start:end])) for start, end in sentences(plain))
 
 
 def _occurrences(phrase: str, text: str) -> int:
-    """How often a word or phrase occurs, whole, in any case; an apostrophe may stand for a last letter's accent."""
-    parts = r"\s+".join(_ACCENTED.sub(_either, re.escape(part)) for part in phrase.split())
-    return len(re.findall(rf"(?<![^\W_]){parts}(?![^\W_])", text, re.IGNORECASE)) if parts else 0
+    """How often a word or phrase occurs, whole, in any case."""
+    pattern = _spelt(phrase)
+    return len(re.findall(rf"(?<![^\W_]){pattern}(?![^\W_])", text, re.IGNORECASE)) if pattern else 0
+
+
+def _spelt(phrase: str) -> str:
+    """Pattern of a phrase, its last letters' accents grave, acute or an apostrophe: *perché*, *perchè*, *perche'*."""
+    return r"\s+".join(_ACCENTED.sub(_either, re.escape(part)) for part in phrase.split())
 
 
 def _either(letter: re.Match[str]) -> str:
-    return f"(?:{letter[0]}|{_BARE[letter[0]]}')"
+    bare = _BARE[letter[0]]
+    return f"(?:{letter[0]}|{unicodedata.normalize('NFC', bare + chr(0x300))}|{unicodedata.normalize('NFC', bare + chr(0x301))}|{bare}')"
 
 
 def _compared(count: int, relation: str, threshold: int) -> bool:
@@ -96,7 +104,7 @@ def _letters(answer: str, asked: Arguments) -> bool:
 
 def _capital_words(answer: str, asked: Arguments) -> bool:
     count = 0
-    for word in _CAPITALS.findall(answer):
+    for word in _CAPITALS.findall(_ACRONYM.sub(lambda match: match[0].replace(".", "") + " ", answer)):
         pieces = [word] if word.isupper() else re.split("['-]", word)
         count += sum(piece.isupper() and sum(map(str.isalpha, piece)) > 1 for piece in pieces)
     return _compared(count, asked["capital_relation"], int(asked["capital_frequency"]))
@@ -112,9 +120,9 @@ def _first_word(answer: str, asked: Arguments) -> bool:
     place = int(asked["nth_paragraph"])
     if len(parts) != int(asked["num_paragraphs"]) or place > len(parts):
         return False
-    first = parts[place - 1].split()[0].lower().lstrip("\"'«“(").rstrip('.,;:?!"»”)')
-    wanted = str(asked["first_word"]).strip().lower()
-    return wanted in (first, first.rstrip("'"), first.split("'")[0], f"{first.split(chr(39))[0]}'" * ("'" in first))
+    wanted = _spelt(str(asked["first_word"]))
+    follows_word = "" if wanted.endswith("'") else r"(?![\w-])"
+    return bool(re.match(wanted + follows_word, parts[place - 1].lstrip("\"'«“("), re.IGNORECASE))
 
 
 def _postscript(answer: str, asked: Arguments) -> bool:
@@ -165,11 +173,9 @@ def _repeated(answer: str, asked: Arguments) -> bool:
 
 
 def _ends(answer: str, asked: Arguments) -> bool:
-    end = " ".join(str(asked["end_phrase"]).split()).lower()
-    given = " ".join(answer.split()).lower()
-    given = given if given.endswith(end) else given.rstrip('"”» ')
-    before = given.removesuffix(end)[-1:]
-    return given.endswith(end) and not (before.isalnum() and end[:1].isalnum())
+    end, given = str(asked["end_phrase"]).strip(), answer.strip()
+    last = re.compile((r"(?<![^\W_])" if end[:1].isalnum() else "") + _spelt(end) + r"\Z", re.IGNORECASE)
+    return any(map(last.search, (given, given.rstrip('"”» '))))
 
 
 def _quoted(answer: str, asked: Arguments) -> bool:
@@ -251,7 +257,7 @@ INSTRUCTIONS: dict[str, tuple[Check, tuple[str, ...]]] = {
     "change_case:english_lowercase": (_cased(str.islower, None), ()),
     "change_case:italian_capital": (_cased(str.isupper, "it"), ()),
     "change_case:italian_lowercase": (_cased(str.islower, "it"), ()),
-    "punctuation:no_comma": (lambda answer, asked: not re.search("[,，、،]", answer), ()),
+    "punctuation:no_comma": (lambda answer, asked: not re.search("[,，、،﹐︐]", answer), ()),
 }  # fmt: skip
 
 
@@ -271,7 +277,7 @@ def follows(answer: str, instruction: str, arguments: Arguments) -> bool:
             raise ValueError(
                 f"{name} {arguments[name]!r} of instruction {instruction} is neither at least nor less than"
             )
-    plain = unicodedata.normalize("NFC", answer).translate({ord("’"): "'", ord("‘"): "'"})
+    plain = _plain(re.sub("\r\n?", "\n", answer))
     return bool(plain.strip()) and check(plain, {key: _plain(value) for key, value in arguments.items()})
 
 

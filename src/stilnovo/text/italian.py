@@ -63,14 +63,14 @@ _ABBREVIATIONS = listed(
     """
     sig sigg dott dottssa prof avv ing arch rag geom cav comm on mons rev s ss d st fr cap pag pagg p pp vol voll n nn
     num art artt fig figg vv v cfr es ecc etc ca vs mss edd trad tom lib op cit ibid id sec a.c d.c v.e v.s s.e v.m ill
-    illmo ecc.ma e.v
+    illmo ecc.ma e.v dr mr mrs gen card egr tav
     """
 )
 # These end a sentence as often as not: they only hold it together before a small letter.
 _LOOSE = listed("ecc etc cit id ibid v n p")
 _STOP = re.compile(r"(?<![.!?…])[.!?…]++[»”\"’')\]]*+(?=\s)")
 _PARAGRAPH = re.compile(r"\n[ \t]*\n\s*")
-_LAST_WORD = re.compile(r"[^«“\"(\[]*$")
+_LAST_WORD = re.compile(r"[^«“\"(\['’‘]*['’]?$")  # after opening marks and elisions: *avv* in *(dell'avv*
 _OPENING = "«“\"‘'([—–-―‒ \t\n"
 
 _stemmer = Stemmer.Stemmer("italian", 0)
