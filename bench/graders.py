@@ -6,7 +6,9 @@
 Every grader is called as an evaluation calls it. Beside ours stand the rules that others use, where there are any:
 lm-evaluation-harness's last number for GSM8K, SQuAD's own normalisation (Italian articles in place of the English ones), the first
 capital letter that stands alone, and the accepted answer contained or sharing words of F1 0.7.
-The last line is JSON: `pairs`, `errors`, `held_out_pairs`, `held_out_errors` and `errors_of_other_rules`, by grader.
+`*_by_hand.jsonl` are two more sets, difficult ones written by hand before the rules were seen; they are counted apart.
+The last line is JSON: `pairs`, `errors`, `held_out_pairs`, `held_out_errors`, `errors_of_other_rules`, `by_hand_pairs` and
+`by_hand_errors`, by grader.
 
 Needs: stilnovo.
 """
@@ -95,22 +97,22 @@ GRADERS: dict[str, tuple[Callable[[Pair], Any], Callable[[Pair], Any]]] = {
 }  # fmt: skip
 
 
-def read_pairs(name: str) -> list[Pair]:
-    """The pairs of one grader, in the file's order."""
-    lines = (FOLDER / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()
+def read_pairs(name: str, kind: str = "") -> list[Pair]:
+    """The pairs of one grader, in the file's order; of kind `_by_hand` the difficult ones."""
+    lines = (FOLDER / f"{name}{kind}.jsonl").read_text(encoding="utf-8").splitlines()
     return [json.loads(line) for line in lines]
 
 
-def errors(name: str, side: int = 0) -> list[Pair]:
+def errors(name: str, side: int = 0, kind: str = "") -> list[Pair]:
     """The pairs that our grader (0) or the other rule (1) grades otherwise than a reader did."""
-    return [pair for pair in read_pairs(name) if GRADERS[name][side](pair) != pair["right"]]
+    return [pair for pair in read_pairs(name, kind) if GRADERS[name][side](pair) != pair["right"]]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--show", choices=tuple(GRADERS), help="list the pairs that are graded otherwise than by hand")
     shown = parser.parse_args().show
-    for pair in errors(shown) if shown else ():
+    for pair in [*errors(shown), *errors(shown, kind="_by_hand")] if shown else ():
         print({key: pair[key] for key in ("references", "written", "right")})
 
     def held_out(pairs: list[Pair]) -> int:
@@ -122,12 +124,17 @@ def main() -> None:
         "held_out_pairs": {name: held_out(read_pairs(name)) for name in GRADERS},
         "held_out_errors": {name: held_out(errors(name)) for name in GRADERS},
         "errors_of_other_rules": {name: len(errors(name, 1)) for name in GRADERS},
+        "by_hand_pairs": {name: len(read_pairs(name, "_by_hand")) for name in GRADERS},
+        "by_hand_errors": {name: len(errors(name, kind="_by_hand")) for name in GRADERS},
     }
-    print("grader     pairs  errors  held-out pairs  held-out errors  errors of the other rule")
+    print("grader     pairs  errors  held-out pairs  held-out errors  errors of the other rule  pairs by hand  errors")
     for name in GRADERS:
         print(
             f"{name:10}",
-            *(f"{counts[name]:{width}}" for counts, width in zip(figures.values(), (5, 7, 15, 16, 25), strict=True)),
+            *(
+                f"{counts[name]:{width}}"
+                for counts, width in zip(figures.values(), (5, 7, 15, 16, 25, 14, 7), strict=True)
+            ),
         )
     print(json.dumps(figures))
 

@@ -40,6 +40,16 @@ def test_each_grader_agrees_with_a_reader(name: str) -> None:
     assert len(graders.errors(name, 1)) > len(graders.errors(name))
 
 
+@pytest.mark.parametrize("name", graders.GRADERS)
+def test_difficult_answers_are_graded_as_a_reader_does(name: str) -> None:
+    """Hedges, second thoughts, several options, units, fractions, numerals, marks: 98 % of at least sixty a set."""
+    pairs, wrong = graders.read_pairs(name, "_by_hand"), graders.errors(name, kind="_by_hand")
+    for part in ("first", "second"):
+        count = sum(pair["part"] == part for pair in pairs)
+        assert count >= 60
+        assert sum(pair["part"] == part for pair in wrong) <= 0.02 * count
+
+
 # ---- spans
 
 

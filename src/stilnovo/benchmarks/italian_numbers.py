@@ -35,12 +35,36 @@ _MARK, _EQUALS, _WORD = re.compile("####"), re.compile("[=≈]"), re.compile(r"[
 _SAID = re.compile(
     r"\b(?:la risposta(?: \w+)? è|risposta(?: \w+)?:|il risultato è|the answer is|answer:)", re.IGNORECASE
 )
-_COINS = re.compile(r"(\d+) euro e (\d\d)(?: centesimi| cent)?\b")  # 2 euro e 50 centesimi
-_SIGN = re.compile(r"(?:^|(?<=[(:]))\s*meno\s+(?=\w)|[−–](?=\d)", re.IGNORECASE)
-_LAST_RESORT = {"mezzo": Fraction(1, 2), "mezza": Fraction(1, 2), **dict.fromkeys(ARTICLES, Fraction(1))}
+_COINS = re.compile(r"\s*(?:euro|dollari|€)\s+e\s+")  # 2 euro e 50 centesimi
+_CENTS = re.compile(r"\s*cent(?:esimi)?\b")
+_BELOW_ZERO = re.compile(
+    r"\b([^\W_]+)(?=\s*(?:°\s*C?|gradi)?\s+sotto\s+(?:lo\s+)?zero\b)(.*?)\s+sotto\s+(?:lo\s+)?zero\b", re.IGNORECASE
+)
+_PARTS = ("terz", "quart", "quint", "sest", "settim", "ottav", "non", "decim")
+_PART = re.compile(rf"\b(un|[^\W\d_]+|\d+)\s+({'|'.join(_PARTS)})([oi])\b", re.IGNORECASE)  # un terzo, 9 decimi
+_AND_PART = re.compile(r"\b(\d+)(?:\s+[^\W\d_]+)?\s+e\s+(?=\d/\d)")  # 3 (chili) e 1/4
+_LATEX_PART = re.compile(r"\\[dt]?frac\s*\{(\d+)\}\s*\{(\d+)\}")
+_ONE_AND_HALF = re.compile(r"\bun(?:[oa]?\s+|')(?:[^\W\d_]+\s+)?e\s+mezz[oa]\b", re.IGNORECASE)
+_DOZENS = {"dozzina": 12, "dozzine": 12, "decina": 10, "decine": 10, "centinaio": 100, "centinaia": 100,
+           "migliaio": 1000, "migliaia": 1000}  # fmt: skip
+_CHECKED = re.compile(
+    r"\b(?:verifica|controprova|controllo|infatti|check)\b", re.IGNORECASE
+)  # what follows is another sum
+_OUT_OF = re.compile(r"\b(?:su|ogni|in)\s+$", re.IGNORECASE)  # 8 su 12, 60 km in 1 ora
+_EACH = re.compile(
+    r"\s+(?:[^\W\d_]+\s+)?(?:l'un[oa]|ciascun\w|cadaun\w|ognun\w|a testa|a persona|a pezzo|al pezzo|each|apiece)\b",
+    re.IGNORECASE,
+)
+_EACH_ASKED = re.compile(r"\b(?:un[oa]?|ogni|ciascun\w*|a testa|each|one)\b", re.IGNORECASE)
+_OR = re.compile(r"\s*(?:o|oppure|or)\s+(?:di\s+)?|[-–]")
+_RANGE = re.compile(r"^\W*(?:(?:circa|forse)\s+)?(?:da|tra|fra|from|between)\s+$", re.IGNORECASE)
+_BOUND = re.compile(r"\b(?:(?:più|meno) di|oltre|(?:more|less) than)\s+$", re.IGNORECASE)
+_ROMAN = re.compile(r"\b(?=[IVXLCDM]{2})(M{0,3})(C[MD]|D?C{0,3})(X[CL]|L?X{0,3})(I[XV]|V?I{0,3})\b")
+_SIGN = re.compile(r"(?:^|(?<=[(:]))\s*meno\s+(?!di\b)(?=\w)|[−–](?=\d)", re.IGNORECASE)
+_LAST_RESORT = {**dict.fromkeys(("mezzo", "mezza", "metà"), Fraction(1, 2)), **dict.fromkeys(ARTICLES, Fraction(1))}
 _COUNTED = re.compile(r"\b(?:quant[aeio]|how many)\s+([^\W\d_]+)", re.IGNORECASE)
 _NOTHING = re.compile(r"\bness?un[oa]?\b", re.IGNORECASE)
-_HALF = re.compile(r"\s+e\s+mezz[oa]\b", re.IGNORECASE)
+_HALF = re.compile(r"(?:\s+(?!e\b)[^\W\d_]+)?\s+e\s+mezz[oa]\b", re.IGNORECASE)
 _DENIED = re.compile(
     r"\b(?:non|not)\s+(?:(?:è|sono|era|erano|fa|fanno|vale|sarà|saranno|più)\s+)?[€$(*]*\s*$", re.IGNORECASE
 )
@@ -84,12 +108,28 @@ def find_numbers(text: str) -> list[Number]:
             if word in _SCALES and found and not text[found[-1].end : match.start()].strip():
                 last = found.pop()
                 found.append(Number(last.start, match.end(), tuple(one * _SCALES[word] for one in last.readings)))
+            elif word in ("milione", "miliardo") and (one := re.search(r"\bun\s+$", text[: match.start()])):
+                found.append(Number(one.start(), match.end(), (Fraction(_SCALES[word]),)))
             elif word not in ARTICLES and (value := cardinal(word)) is not None:
                 minus = match.start() > 0 and text[match.start() - 1] == "-" and not text[: match.start() - 1].strip()
                 found.append(Number(match.start() - minus, match.end(), (Fraction(-value if minus else value),)))
         elif number := _in_digits(match):
             found.append(number)
-    return [_with_half(number, text) for number in found]
+    return [_with_half(number, text) for number in _joined(found, text)]
+
+
+def _joined(found: list[Number], text: str) -> list[Number]:
+    """The numbers, those that are said in two parts as one: *mille e duecento*, *2 milioni e 500 mila*."""
+    whole: list[Number] = []
+    for number in found:
+        last = whole[-1] if whole else None
+        said = text[last.start : last.end].lower().split()[-1] if last else ""
+        unit = _SCALES.get(said, 1000 if said.startswith("mille") or said.endswith("mila") else 0)
+        if last and 0 < number.value < unit and re.fullmatch(r"\s+(?:e\s+)?", text[last.end : number.start]):
+            whole[-1] = Number(last.start, number.end, (last.value + number.value,))
+        else:
+            whole.append(number)
+    return whole
 
 
 def _with_half(number: Number, text: str) -> Number:
@@ -141,9 +181,16 @@ def answered_number(text: str, question: str = "") -> Number | None:
     (*quanti libri*); else the first, where the answer begins with it and goes on about it (*8, cioè 12 meno 4*); else the last. An
     article counts where nothing else does.
     """
-    text = _SIGN.sub("-", _COINS.sub(r"\1,\2 euro", text.replace("$", " ")))
-    everyone = find_numbers(text)
-    numbers = [one for one in everyone if not _DENIED.search(text, max(0, one.start - 20), one.start)]
+    text = _with_fractions(text)
+    checked = _CHECKED.search(text)
+    if checked and find_numbers(text[: checked.start()]):
+        text = text[: checked.start()]
+    everyone = [_in_dozens(one, text) for one in _in_cents(find_numbers(text), text)]
+    numbers = [
+        one
+        for one in everyone
+        if not any(before.search(text, max(0, one.start - 20), one.start) for before in (_DENIED, _BOUND))
+    ]
     if everyone and not numbers:
         return None
     for mark in (_MARK, _SAID, _EQUALS):
@@ -152,22 +199,81 @@ def answered_number(text: str, question: str = "") -> Number | None:
                 return after[0]
     asides = [range(*match.span()) for match in _ASIDE.finditer(text)]
     numbers = [one for one in numbers if not any(one.start in aside for aside in asides)] or numbers
+    numbers = [one for one in numbers if not _OUT_OF.search(text, max(0, one.start - 20), one.start)] or numbers
+    if not _EACH_ASKED.search(question):
+        numbers = [one for one in numbers if not _EACH.match(text, one.end)] or numbers
+    if len(numbers) == 2 and _either(text, *numbers):
+        return None
     if not numbers:
-        said = next(
-            ((match, value) for match in _WORD.finditer(text) if (value := _LAST_RESORT.get(match[0].lower()))), None
-        )
-        nothing = _NOTHING.search(text)
-        if said is None and nothing is None:
-            return None
-        match, value = said or (nothing, Fraction(0))
-        assert match is not None
-        return Number(match.start(), match.end(), (value,))
+        return _without_digits(text)
     counted = [match[1].lower() for match in _COUNTED.finditer(question)][-1:]
-    beside = [number for number in numbers if counted and text[number.end :].lower().split()[:1] == counted]
+    beside = [number for number in numbers if counted and _WORD.findall(text[number.end :].lower())[:1] == counted]
     if len(beside) == 1:
         return beside[0]
     begins = not text[: numbers[0].start].strip() and re.match(r"\s*(?:,|;|cioè|perché|\()", text[numbers[0].end :])
     return numbers[0] if begins else numbers[-1]
+
+
+def _either(text: str, first: Number, second: Number) -> bool:
+    """Whether two numbers are offered, one or the other or what lies between."""
+    between = text[first.end : second.start]
+    return bool(_OR.fullmatch(between) or (second.value < 0 and not between)) or (
+        _RANGE.search(text[: first.start]) is not None and between.strip() in ("a", "e", "to", "and")
+    )
+
+
+def _in_cents(numbers: list[Number], text: str) -> list[Number]:
+    """The numbers, sums of money in two parts as one: *2 euro e 50*, *2 euro e 5 centesimi*."""
+    whole: list[Number] = []
+    for number in numbers:
+        cents = _CENTS.match(text, number.end)
+        below = number.value.denominator == 1 and (0 if cents else 9) < number.value < 100
+        if whole and below and _COINS.fullmatch(text, whole[-1].end, number.start):
+            end = cents.end() if cents else number.end
+            whole[-1] = Number(whole[-1].start, end, (whole[-1].value + number.value / 100,))
+        else:
+            whole.append(number)
+    return whole
+
+
+def _in_dozens(number: Number, text: str) -> Number:
+    """The number, which may count dozens: both readings, since dozens may be what is asked for."""
+    scale = next((_DOZENS.get(word, 0) for word in _WORD.findall(text[number.end :].lower())[:1]), 0)
+    more = tuple(scale * one for one in number.readings) if scale else ()
+    return Number(number.start, number.end, (*more, *number.readings))
+
+
+def _with_fractions(text: str) -> str:
+    """The text with its sums of money, signs and fractions in digits."""
+
+    def part(match: re.Match[str]) -> str:
+        over = int(match[1]) if match[1].isdigit() else cardinal(match[1].lower())
+        fits = over is not None and (over == 1) == (match[3].lower() == "o")
+        return f"{over}/{_PARTS.index(match[2].lower()) + 3}" if fits else match[0]
+
+    text = _LATEX_PART.sub(r"\1/\2", text.replace("$", " "))
+    text = _AND_PART.sub(r"\1 ", _PART.sub(part, _ONE_AND_HALF.sub("1,5", text)))
+    return _SIGN.sub("-", _BELOW_ZERO.sub(r"-\1\2", text))
+
+
+def _without_digits(text: str) -> Number | None:
+    """The number of an answer that has none by itself: a half, a dozen, a Roman one, an article, none at all."""
+    found = list(_WORD.finditer(text))
+    for values in (_DOZENS, _LAST_RESORT):
+        for match in found:
+            if value := values.get(match[0].lower()):
+                half = values is _DOZENS and re.search(r"\bmezz[oa]\s+$", text[: match.start()])
+                return Number(match.start(), match.end(), (Fraction(value, 2 if half else 1),))
+    if roman := _ROMAN.search(text):
+        return Number(roman.start(), roman.end(), (Fraction(_roman(roman[0])),))
+    nothing = _NOTHING.search(text)
+    return Number(nothing.start(), nothing.end(), (Fraction(0),)) if nothing else None
+
+
+def _roman(numeral: str) -> int:
+    values = ["IVXLCDM".index(letter) for letter in numeral]
+    worth = [10 ** (place // 2) * (5 if place % 2 else 1) for place in values]
+    return sum(-one if one < after else one for one, after in zip(worth, [*worth[1:], 0], strict=True))
 
 
 def cardinal(word: str) -> int | None:

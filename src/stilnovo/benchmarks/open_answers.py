@@ -32,6 +32,8 @@ _FUNCTION = listed(
     "hanno aveva avevano avere abbia questo questa questi queste quello quella quel suo sua suoi sue mio mia più "
     "molto già poi cioè ecco quale quali risposta parola parole giusta corretta"
 )
+_POSSESSIVE = listed("suo sua mio mia")
+_OF = listed("di del dello della dei degli delle d")
 _ASIDE = listed(
     "credo penso forse direi probabilmente sicuramente certamente sì no certo ovvero grazie esatto secondo me pare "
     "sembra dico risposta"
@@ -39,6 +41,24 @@ _ASIDE = listed(
 _NEGATION = listed("non nè mai nessuno nessuna nessun niente nulla senza nemmeno neppure neanche")
 _BEING = listed("è sono era erano fu furono sarebbe")
 _CORRECTION = re.compile(r"\b(?:anzi|o meglio|mi correggo|no,|invece)[\s,:]+", re.IGNORECASE)
+_RATHER = re.compile(
+    r"\b(?:tutt'altro che|anzich[éè]|(?:invece|piuttosto) (?:di|che)|al posto di|tranne|eccetto|fuorch[éè])\s",
+    re.IGNORECASE,
+)
+_THAT_IS = re.compile(r"\b(?:cioè|ossia|ovvero)\b", re.IGNORECASE)
+_KIN = listed(
+    "sorella fratello padre madre mamma papà figlio figlia nonno nonna zio zia cugino cugina amico amica moglie marito nipote"
+)
+_DOZENS = {"dozzina": "12", "decina": "10", "centinaio": "100", "migliaio": "1000"}
+_OPPOSITES = [  # beginnings of verbs and their opposites
+    tuple(pair.split("/"))
+    for pair in listed(
+        "vins/pers vinc/perd vint/pers aum/dimin sal/scend sal/sces apr/chiu apert/chius entr/usc compr/vend perd/trov pers/trov "
+        "part/arriv ricev/dat am/odi ricord/dimentic accend/spegn acces/spent alz/abbass nacq/mor nat/mort accett/rifiut"
+    )
+]
+_MORE_OR_LESS = (["più", "di"], ["meno", "di"])
+_QUOTED = re.compile(r"[«“\"]([^»”\"]+)[»”\"]")
 _BREAK = re.compile(r"[,;:.!?\n]|\b(?:ma|bensì|però|mentre|perché|perchè|poiché)\b", re.IGNORECASE)
 _SEPARATOR = re.compile(r"[,;\n•/]|\s[-–]\s|\b(?:e|ed|o|od|oppure|ovvero)\b", re.IGNORECASE)
 _OR = re.compile(r"\b(?:o|od|oppure)\b", re.IGNORECASE)
@@ -67,11 +87,11 @@ def accepted(written: str, references: Sequence[str], question: str = "") -> boo
     """
     if _MARKS_ASKED.search(question) or _differ_in_marks(references):
         return any(_marks(written) == _marks(reference) for reference in references)
-    written = plain_marks(written).strip()
+    written = _RATHER.sub("non ", plain_marks(written).strip())
     if corrections := [match for match in _CORRECTION.finditer(written) if match.start()]:
         last = written[corrections[-1].end() :]
-        if _content(_compared(last)) and not accepted(last, references, question):
-            return False
+        if _content(_compared(last)):
+            return accepted(last, references, question)
     for yes in ("sì", "no"):
         if all(words(reference) == words(yes) for reference in references):
             return _yes_or_no(written, question) == yes
@@ -86,10 +106,11 @@ def accepted(written: str, references: Sequence[str], question: str = "") -> boo
 
 def _compared(text: str) -> list[str]:
     """Words as they are compared: those of `grading.words`, units in their short form after a number."""
-    found = words(text)
+    found = [_DOZENS.get(word, word) for word in words(text)]
     return [
         _SHORT_UNIT.get(word, word) if place and found[place - 1][-1:].isdigit() else word
         for place, word in enumerate(found)
+        if not (word == "ore" and found[place + 1 : place + 2] and found[place + 1][-1:].isdigit())
     ]
 
 
@@ -112,7 +133,10 @@ def _said(written: str, reference: str, references: Sequence[str], question: str
     return not (
         _denied(wanted, written, reference, question)
         or _rivals(written, references, len(wanted))
-        or (number and _range(wanted, given))
+        or _of_another(wanted, written, reference, question)
+        or _opposite(given, words(reference), words(question))
+        or _only_quotes(wanted, given, question)
+        or (number and (_range(wanted, given) or _two_values(written) or _bound(wanted, given)))
     )
 
 
@@ -184,6 +208,12 @@ def _rivals(written: str, references: Sequence[str], size: int) -> bool:
     if len(given) >= size + 3 and _without_grammar(written):
         return True
     keys = [_compared(part) for reference in references for part in reference.split(PARTS)]
+    keys += [
+        piece
+        for reference in references
+        if len(pieces := _pieces(reference)) > 1 and all(map(_is_bare, pieces))
+        for piece in pieces
+    ]
     grammar = any(not _content(key) for key in keys)  # a conjunction is what is asked for: any word is another one
     bare = [
         piece
@@ -212,6 +242,62 @@ def _range(wanted: Sequence[str], given: Sequence[str]) -> bool:
     place = _place_of(wanted, given) or 0
     before = [word for word in given[max(0, place - 2) : place] if word not in ("a", "ai", "al", "alle", "e", "o")]
     return bool(before) and before[-1][-1:].isdigit()
+
+
+def _opposite(given: Sequence[str], key: Sequence[str], question: Sequence[str]) -> bool:
+    """Whether the answer says of somebody the opposite of what was asked: *Marta perse*, asked who won."""
+
+    def has(found: Sequence[str], stem: str) -> bool:
+        return any(word.startswith(stem) for word in found)
+
+    return any(
+        has(question, one)
+        and has(given, other)
+        and not has(given, one)
+        and not has(key, other)
+        and not has(question, other)
+        for pair in _OPPOSITES
+        for one, other in (pair, pair[::-1])
+    )
+
+
+def _only_quotes(wanted: Sequence[str], given: Sequence[str], question: str) -> bool:
+    """Whether the answer is no more than the words that the question quotes, of which the key is a part."""
+    return len(given) > len(wanted) and any(_compared(quoted) == list(given) for quoted in _QUOTED.findall(question))
+
+
+def _bound(wanted: Sequence[str], given: Sequence[str]) -> bool:
+    """Whether the number is a bound and not the answer: *più di 12*."""
+    place = _place_of(wanted, given) or 0
+    return list(given[max(0, place - 2) : place]) in _MORE_OR_LESS or "oltre" in given[max(0, place - 1) : place]
+
+
+def _two_values(written: str) -> bool:
+    """Whether another number of the same thing is said to be the same: *nel 1861, cioè nel 1862*."""
+
+    def numbered(text: str) -> list[list[str]]:
+        found = _compared(text)
+        return [found[place : place + 2] for place, word in enumerate(found) if word[-1:].isdigit()]
+
+    before, *after = _THAT_IS.split(written)
+    return any(one[1:] == other[1:] and one != other for one in numbered(before) for other in numbered(" ".join(after)))
+
+
+def _of_another(wanted: Sequence[str], written: str, reference: str, question: str) -> bool:
+    """Whether the answer is said of a relative that nobody asked about: *sua sorella ha 7 anni*, *la madre della nonna*."""
+    known = {*words(reference), *words(question)}
+    verdicts = []
+    for clause in re.split(_BREAK, written):
+        found = _compared(clause)
+        if (place := _place_of(_content(wanted) or wanted, found)) is None:
+            continue
+        first = next((index for index, word in enumerate(found[:place]) if word not in _FUNCTION - _POSSESSIVE), None)
+        named = [index for index in range(place) if found[index] in _KIN - known]
+        begins = bool(named) and first is not None and named[0] <= first + 1
+        between = found[named[0] + 1 : place] if begins else []
+        of = bool(between) and between[0] in _OF and len(between) == 1
+        verdicts.append(of or (bool(between) and not re.match(r"\s*chi\b", question, re.IGNORECASE)))
+    return bool(verdicts) and all(verdicts)
 
 
 def _pieces(written: str) -> list[list[str]]:

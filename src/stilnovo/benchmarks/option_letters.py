@@ -26,18 +26,22 @@ _NOUN = re.compile(
     re.IGNORECASE,
 )
 _CONCLUSION = re.compile(
-    rf"\b(?:{_NAMES}(?:\s+(?:corretta|giusta|esatta|finale|migliore|correct))*(?:\s+(?:è|sarebbe|is))?|scelgo|dico|rispondo|quindi|dunque|perciò|resta|rimane)\b"
+    rf"\b(?:{_NAMES}(?:\s+(?:corretta|giusta|esatta|finale|migliore|correct))*(?:\s+(?:è|sarebbe|is))?|la\s+(?:corretta|giusta|esatta)\s+è|scelgo|dico|rispondo|quindi|dunque|perciò|resta|rimane)\b"
     rf"[\s:,\-–]*(?:la\s+|il\s+)?(?:{_NAMES}\s*)?[:\s(]*(?P<letter>[A-Za-z])(?=$|[\s).,:;\-–])(?!['’])",
     re.IGNORECASE,
 )
-_CORRECTED = re.compile(r"\b(?:anzi|invece|o meglio|mi correggo|ho sbagliato|no,)[\s,:]", re.IGNORECASE)
+_CORRECTED = re.compile(
+    r"\b(?:anzi|invece|o meglio|mi correggo|ho sbagliato|no,"
+    r"|rileggendo\w*|ripensandoci|riflettendo\w*|a pensarci bene)[\s,:]",
+    re.IGNORECASE,
+)
 _DENIED_BEFORE = re.compile(
-    r"\b(?:non|né|escludo|escluderei|esclusa|tranne|eccetto|scarto)\b(?:\s+(?!ma\b)[^\s.,;:]+){0,3}\s*"
-    r"(?:\b[A-E]\b(?:\s*,|\s+(?:e|o|né))\s+(?:la\s+)?)*$",
+    r"\b(?:non|né|escludo|escluderei|esclusa|tranne|eccetto|scarto|(?:sbagliat|fals|errat|scorrett)[aei])\b(?:\s+(?!ma\b)[^\s.,;:]+){0,3}\s*"
+    r"(?:\b(?-i:[A-E])\b(?:\s*,|\s+(?:e|o|né))\s+(?:la\s+)?)*$",
     re.IGNORECASE,
 )
 _DENIED_AFTER = re.compile(
-    r"^[).:]?(?:[\s,]+(?:e|o|né|la)?\s*[A-E]\b)*\s*"
+    r"^[).:]?(?:[\s,]+(?:e|o|né|la)?\s*(?-i:[A-E])\b)*\s*"
     r"(?:no\b|non\b|(?:è|sono|sarebbe)\s+(?:\w+\s+)?(?:sbagliat|fals|errat|scorrett|esclus))",
     re.IGNORECASE,
 )
@@ -46,11 +50,26 @@ _ALTERNATIVE = r"\)?\s*(?:o|e|oppure|/|,)\s*(?:la\s+|forse\s+)?[{}]\b(?!')"  # a
 _NEXT_QUESTION = re.compile(r"\n\s*(?:Domanda|Question)\b")  # a model goes on with one of its own
 _ALONE = re.compile(r"\(?([A-Za-z])[).:]?\s*(?:\n|$)")
 _ORDINALS = ("prim", "second", "terz", "quart", "quint")
+_FROM_THE_END = ("ultim", "penultim")
 _PLACE = re.compile(
-    rf"(?:(?:la\s+)?{_NAMES}(?:\s+(?:corretta|giusta|esatta))?\s*(?:è|:)\s+|è |direi |credo |penso )*(?:(?:la|il|l')\s*)?"
-    rf"(?:{_NAMES}\s+)?(?:numero\s+)?(\d|{'|'.join(_ORDINALS)})[ao]?(?:\s+{_NAMES})?\s*\.?",
+    rf"(?:(?:la\s+|l')?{_NAMES}(?:\s+(?:corretta|giusta|esatta))?\s*(?:è|:)\s+|è |direi |credo |penso )*(?:(?:la|il|l')\s*)?"
+    rf"(?:{_NAMES}\s+)?(?:numero\s+)?(\d|{'|'.join(_ORDINALS + _FROM_THE_END)})[ao]?(?:\s+{_NAMES})?\s*\.?",
     re.IGNORECASE,
 )
+# a letter and what is said of it, in a list that judges the options one by one
+_JUDGED = re.compile(
+    r"(?<![\w'])([A-E])\b\s*[).:\-–]*\s*(?:è\s+)?"
+    r"(?:(giust|corrett|ver[oa]\b|esatt|sì\b|true\b|correct\b|[✅✓✔])|sbagliat|errat|fals|scorrett|no\b|wrong|incorrect|[❌✗✘])"
+)
+_TICKED = re.compile(r"^\s*[-*•]?\s*\[([xX✓✔ ])\]\s*\(?([A-E])\b", re.MULTILINE)
+_THOUGHT = re.compile(r"(?s)^.*</think(?:ing)?>")
+_CONCEDED = re.compile(r"\b(?:anche se|sebbene|benché|per quanto|although|even though)\b[^,.;:\n]*", re.IGNORECASE)
+_ON_SECOND_THOUGHT = re.compile(
+    r"\b(?:ma|però|tuttavia|but)[\s,]+(?=(?:è|la|dico|direi|scelgo|opto|credo|penso|quella|alla fine|poi|rileggendo|in realtà|it is|I)\b"
+    r"|[A-E]\s+è\b)",
+    re.IGNORECASE,
+)
+_ALSO = re.compile(r"\s+(?:pure|anche|nemmeno|neppure|neanche)\b", re.IGNORECASE)
 _NO_ANSWER = re.compile(r"\bnessun[ao]?\b", re.IGNORECASE)
 
 
@@ -62,11 +81,19 @@ def settled_letter(written: str, options: Sequence[str] = (), letters: str = "AB
         options: The options' texts, in the order of the letters; without them only letters are looked for.
         letters: Of the options.
     """
+    written = _CONCEDED.sub(" ", _THOUGHT.sub("", written))
+    ticked = [match[2] for match in _TICKED.finditer(written) if match[1] != " "]
+    if len(ticked) == 1 and ticked[0] in letters:
+        return str(ticked[0])
     text = _MARKUP.sub(" ", plain_marks(written).replace("\\", " \\")).strip()
     text = _BETWEEN.sub(" ", _NEXT_QUESTION.split(text)[0])
-    corrected = [match.end() for match in _CORRECTED.finditer(text)]
-    if corrected and (after := settled_letter(text[corrected[-1] :], options, letters)):
-        return after
+    judged = {match[1]: bool(match[2]) for match in _JUDGED.finditer(text) if match[1] in letters}
+    if len(judged) > 1 and sum(judged.values()) == 1:
+        return next(letter for letter, right in judged.items() if right)
+    for turn in (_CORRECTED, _ON_SECOND_THOUGHT):
+        places = [match.end() for match in turn.finditer(text)]
+        if places and (after := settled_letter(text[places[-1] :], options, letters)):
+            return after
     if alone := _ALONE.match(text):
         letter = alone.group(1).upper()
         return letter if letter in letters else ""
@@ -101,12 +128,13 @@ def _copied(text: str, letters: str) -> bool:
 
 def _mentions(text: str, letters: str) -> list[tuple[str, bool]]:
     """Every letter that stands for an option, and whether it is denied."""
-    found = []
+    found: list[tuple[str, bool]] = []
     for match in re.finditer(r"(?<![\w'])([A-Za-z])(?![\w'])", text):
         letter = match.group(1).upper()
         if letter in letters and _stands(text, match.start(), letters):
             clause = re.split(r"[.;:\n]|\bma\b", text[: match.start()])[-1]
             denied = bool(_DENIED_BEFORE.search(clause)) or bool(_DENIED_AFTER.match(text[match.end() :]))
+            denied |= bool(found and found[-1][1] and _ALSO.match(text, match.end()))
             found.append((letter, denied))
     return found
 
@@ -130,21 +158,28 @@ def _stands(text: str, place: int, letters: str) -> bool:
 def _by_text(text: str, options: Sequence[str], letters: str) -> str:
     """The letter of the only option whose text, or place, is named and not denied."""
     place = _PLACE.fullmatch(text)
-    if place and (not place.group(1).isdigit() or re.search(rf"{_NAMES}|numero", text, re.IGNORECASE)):
+    numbered = any(words(option) == [place.group(1)] for option in options) if place else False
+    if place and not numbered and (not place.group(1).isdigit() or re.search(rf"{_NAMES}|numero", text, re.IGNORECASE)):
         given = place.group(1).lower()
+        if given in _FROM_THE_END:
+            return letters[: len(options) or None][-1 - _FROM_THE_END.index(given)]
         number = int(given) if given.isdigit() else _ORDINALS.index(given) + 1
         return letters[number - 1] if 1 <= number <= len(letters) else ""
-    said = f" {' '.join(words(text))} "
+
+    def clauses(value: str) -> str:
+        return f" {' | '.join(' '.join(words(clause)) for clause in re.split('[,;:.!?]', value) if clause.strip())} "
+
+    said = clauses(text)
     held = {
         letter: wanted
         for letter, option in zip(letters, options, strict=False)
-        if (wanted := f" {' '.join(words(option))} ").strip() and wanted in said
+        if (wanted := clauses(option)).strip() and wanted in said
     }
     longest = [
         one
         for one, wanted in held.items()
         if not any(wanted in other != wanted for other in held.values())
-        and not _DENIED_BEFORE.search(re.split(r" ma ", said[: said.index(wanted) + 1])[-1])
+        and not _DENIED_BEFORE.search(re.split(r" ma | \| ", said[: said.index(wanted) + 1])[-1])
     ]
     return longest[0] if len(longest) == 1 else ""
 

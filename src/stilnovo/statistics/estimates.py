@@ -10,7 +10,7 @@ statsmodels). Five choices are unusual and deliberate:
 * Few units and skewed ones are normal here. The interval of a measure (`ratios`) lies between Student's t and Hall's
   correction for skewness (Journal of the Royal Statistical Society B 54, 1992), the latter with a larger skewness than
   the sample shows, because few units show too little of it: all of the correction on the long side, a part of it on the
-  short one, because a sample may look skewed by chance. Its three constants were chosen by simulation
+  short one, because a sample may look skewed by chance. Its constants were chosen by simulation
   (`bench/coverage.py`): it holds .93 to .97 for normal and lognormal measures from eight units on, where Student's t alone
   holds .83. Below eight nothing simple holds for both, and no interval is given.
 * Shares of clustered items get Wilson's interval and the same correction.
@@ -31,11 +31,14 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from stilnovo.statistics.correlated import residual_scale
+
 UPPER = 0.975  # the quantile at the upper end of a 95 % interval
 RESAMPLES = 10_000
 SEED = 42
 FEWEST_UNITS = 8  # of a measure; with fewer no interval is given
 MORE = 6.0  # over the number of units: by how much few of them are taken to be more skewed than they look
+UNEVEN = 10.0  # by how much units of unequal weight are taken to tell less than Student's t has it
 FARTHEST = 3.0  # the correction for skewness moves an end no farther than so many times Student's quantile
 SHARES_ALONE, SHARES_GROUPED = 1.0, 0.5  # so many more units of shares are taken to vary as zeros and ones do
 NEARER = 0.3  # how much of the correction is believed where it brings an end nearer
@@ -161,7 +164,7 @@ def mean(values: ArrayLike, clusters: Sequence[Hashable] | None = None, *, share
         effective = centre * (1 - centre) / square if exact > 0 else alike
         low, high = wilson(centre, effective, student_quantile(UPPER, max(1.0, alike - 1)) * (1 + 0.5 / groups))
         if groups < n:
-            below, above = _moved((centre - low, high - centre), sums, sizes)
+            below, above = _moved((centre - low, high - centre), sums, sizes, sizes)
             low, high = max(0.0, centre - below), min(1.0, centre + above)
     return Estimate(centre, low, high, error, n, groups)
 
@@ -193,13 +196,15 @@ def ratios(
     sizes, found = cluster_sums(bottom, clusters), []
     for top in tops:
         value = float(top.sum() / bottom.sum())
-        residuals = cluster_sums(top, clusters) - value * sizes
+        apart = top - value * bottom
+        residuals = cluster_sums(apart, clusters)
         error, (below, above) = math.inf, (math.inf, math.inf)
         if len(sizes) >= 2:
             error = math.sqrt(len(sizes) / (len(sizes) - 1) * float(residuals @ residuals)) / float(bottom.sum())
         if len(sizes) >= FEWEST_UNITS:
             plain = student_quantile(UPPER, len(sizes) - 1) * _leveraged_error(residuals, sizes)
-            below, above = _moved((plain, plain), residuals, sizes)
+            scale = residual_scale(apart, bottom, cluster_sums(bottom**2, clusters), residuals, sizes)
+            below, above = _moved((plain, plain), residuals, sizes, scale)
         found.append(Estimate(value, value - below, value + above, error, len(bottom), len(sizes)))
     return found
 
@@ -216,19 +221,19 @@ def _leveraged_error(residuals: Floats, sizes: Floats) -> float:
     return math.sqrt(float((residuals**2 / np.maximum(1 - leverage, 1e-12)).sum())) / float(sizes.sum())
 
 
-def _moved(plain: tuple[float, float], residuals: Floats, sizes: Floats) -> tuple[float, float]:
+def _moved(plain: tuple[float, float], residuals: Floats, sizes: Floats, scale: Floats) -> tuple[float, float]:
     """How far below and above a ratio its interval reaches, without and with the correction for skewness.
 
     Hall's, given the units' residuals and sizes, (G,) both: all of it outwards, `NEARER` of it inwards.
     T + a T^2 / 3 + a^2 T^3 / 27 + a / 6 with a = skewness / sqrt(G) is far less skewed than T, the distance in standard
-    errors; solved for T at plus and minus Student's quantile. Units of different sizes count as fewer (`effective_units`) and
-    leave the quantile fewer degrees (Satterthwaite), as if a unit's items moved together.
+    errors; solved for T at plus and minus Student's quantile. Units whose residuals are of unequal `scale`, (G,), count as fewer
+    (`effective_units`) and leave the quantile fewer degrees (Satterthwaite).
     """
-    units = effective_units(sizes)
+    units = effective_units(scale)
     if units <= 2.5 or not residuals.any():
         return plain
-    quantile = student_quantile(UPPER, max(1.0, effective_units(sizes, 2) - 1))
-    quantile *= 1 + MORE * (1 - units / len(sizes)) / len(sizes)
+    quantile = student_quantile(UPPER, max(1.0, effective_units(scale, 2) - 1))
+    quantile *= 1 + UNEVEN * (1 - units / len(sizes)) / len(sizes)
     error = _leveraged_error(residuals, sizes)
     ends = (error * end for end in hall(residuals, quantile, units))
     below, above = (end if end > own else own - NEARER * (own - end) for own, end in zip(plain, ends, strict=True))
