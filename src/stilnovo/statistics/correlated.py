@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 
 
-def residual_scale(apart: Floats, bottom: Floats, squares: Floats, residuals: Floats, sizes: Floats) -> Floats:
+def residual_scale(items: float, squares: Floats, residuals: Floats, sizes: Floats) -> Floats:
     """How far each unit's residual is expected to lie from zero, (G,), up to a factor.
 
     With a correlation c between the items of a unit its variance goes as (1 - c) sum(d^2) + c sum(d)^2 over the items'
@@ -21,17 +21,19 @@ def residual_scale(apart: Floats, bottom: Floats, squares: Floats, residuals: Fl
     (a large unit draws the ratio to itself), between none and what they would if all items of a unit moved together.
 
     Args:
-        apart: Each item's numerator less the ratio times its denominator, (N,).
-        bottom: The items' denominators, (N,).
-        squares: Sums of their squares over units, (G,).
-        residuals: Sums of `apart` over units, (G,).
-        sizes: Sums of `bottom` over units, (G,).
+        items: Sum of the items' squared residuals, see `corrected_square`.
+        squares: Sums of the items' squared denominators over units, (G,).
+        residuals: Sums of the items' residuals over units, (G,).
+        sizes: Sums of the items' denominators over units, (G,).
     """
     together = float((sizes**2).sum()) / float(squares.sum()) - 1
-    items = float((apart**2 / np.maximum(1 - bottom / bottom.sum(), 1e-12)).sum())
     if items <= 0 or together <= 0:
         return sizes
-    units = float((residuals**2 / np.maximum(1 - sizes / sizes.sum(), 1e-12)).sum())
-    alike = min(1.0, max(0.0, (units / items - 1) / together))
+    alike = min(1.0, max(0.0, (corrected_square(residuals, sizes) / items - 1) / together))
     scale: Floats = np.sqrt((1 - alike) * squares + alike * sizes**2)
     return scale
+
+
+def corrected_square(residuals: Floats, sizes: Floats) -> float:
+    """Sum of squared residuals, each larger by what its size draws the ratio to itself; both (N,) or (G,)."""
+    return float((residuals**2 / np.maximum(1 - sizes / sizes.sum(), 1e-12)).sum())

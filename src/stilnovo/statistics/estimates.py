@@ -31,7 +31,7 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from stilnovo.statistics.correlated import residual_scale
+from stilnovo.statistics.correlated import corrected_square, residual_scale
 
 UPPER = 0.975  # the quantile at the upper end of a 95 % interval
 RESAMPLES = 10_000
@@ -184,7 +184,7 @@ def ratios(
 
     Linearised: what each unit's numerator is above the ratio times its denominator, (G,), is its residual, and the ratio
     has the standard error of their sum. On each side the interval reaches as far as Student's t on G - 1 degrees, moved by
-    the correction for skewness (`_moved`). With fewer than `FEWEST_UNITS` units both ends are infinite.
+    the correction for skewness (`reaches`). With fewer than `FEWEST_UNITS` units both ends are infinite.
 
     Raises:
         ValueError: the lengths differ, or there are no numbers.
@@ -202,11 +202,16 @@ def ratios(
         if len(sizes) >= 2:
             error = math.sqrt(len(sizes) / (len(sizes) - 1) * float(residuals @ residuals)) / float(bottom.sum())
         if len(sizes) >= FEWEST_UNITS:
-            plain = student_quantile(UPPER, len(sizes) - 1) * _leveraged_error(residuals, sizes)
-            scale = residual_scale(apart, bottom, cluster_sums(bottom**2, clusters), residuals, sizes)
-            below, above = _moved((plain, plain), residuals, sizes, scale)
+            scale = residual_scale(corrected_square(apart, bottom), cluster_sums(bottom**2, clusters), residuals, sizes)
+            below, above = reaches(residuals, sizes, scale)
         found.append(Estimate(value, value - below, value + above, error, len(bottom), len(sizes)))
     return found
+
+
+def reaches(residuals: Floats, sizes: Floats, scale: Floats) -> tuple[float, float]:
+    """How far below and above a ratio its interval reaches, given its units' residuals, sizes and `residual_scale`, (G,)."""
+    plain = student_quantile(UPPER, len(sizes) - 1) * _leveraged_error(residuals, sizes)
+    return _moved((plain, plain), residuals, sizes, scale)
 
 
 def effective_units(sizes: Floats, power: int = 1) -> float:
@@ -217,8 +222,7 @@ def effective_units(sizes: Floats, power: int = 1) -> float:
 
 def _leveraged_error(residuals: Floats, sizes: Floats) -> float:
     """Standard error of a ratio; a large unit draws the ratio to itself, which its residual (G,) is corrected for."""
-    leverage = sizes / sizes.sum()
-    return math.sqrt(float((residuals**2 / np.maximum(1 - leverage, 1e-12)).sum())) / float(sizes.sum())
+    return math.sqrt(corrected_square(residuals, sizes)) / float(sizes.sum())
 
 
 def _moved(plain: tuple[float, float], residuals: Floats, sizes: Floats, scale: Floats) -> tuple[float, float]:

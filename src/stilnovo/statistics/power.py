@@ -17,6 +17,7 @@ from statistics import NormalDist
 
 import numpy as np
 
+from stilnovo.statistics.correlated import residual_scale
 from stilnovo.statistics.estimates import (
     FEWEST_UNITS,
     UPPER,
@@ -25,6 +26,7 @@ from stilnovo.statistics.estimates import (
     effective_units,
     normal_quantile,
     ratio,
+    reaches,
     root,
     sign_flip,
     student_quantile,
@@ -98,17 +100,23 @@ def _visible_in_groups(sizes: tuple[float, ...], discordance: float) -> float:
             return NormalDist().cdf(difference / spread - student_quantile(UPPER, len(sizes) - 1))
         cells = [(changing + difference) / 2, (changing - difference) / 2, max(0.0, 1 - changing)]
         counts = np.random.default_rng(_SEED).multinomial(weights.astype(int), cells, size=(_TRIALS, len(sizes)))
-        shown = [
-            ratio(row, weights).low > 0 and sign_flip(row, resamples=_FLIPS) < ALPHA
-            for row in (counts[..., 0] - counts[..., 1]).astype(np.float64)
-        ]
-        return float(np.mean(shown))
+        return float(np.mean([_shown(row, weights) for row in counts.astype(np.float64)]))
 
     low, high = 0.0, 1.0
     for _ in range(_HALVINGS):
         middle = (low + high) / 2
         low, high = (low, middle) if power(middle) >= POWER else (middle, high)
     return high
+
+
+def _shown(counts: Floats, sizes: Floats) -> bool:
+    """Whether a difference is, with so many items of each unit gained, lost and as they were, (G, 3)."""
+    changes = counts[:, 0] - counts[:, 1]
+    value = float(changes.sum() / sizes.sum())
+    residuals = changes - value * sizes
+    items = float(counts.sum(axis=0) @ np.array([1 - value, -1 - value, -value]) ** 2) / (1 - 1 / float(sizes.sum()))
+    below, _ = reaches(residuals, sizes, residual_scale(items, sizes, residuals, sizes))
+    return value - below > 0 and sign_flip(changes, resamples=_FLIPS) < ALPHA
 
 
 def mcnemar_power(n: int, discordance: float, difference: float) -> float:
