@@ -135,6 +135,9 @@ def test_itacola_reads_the_authors_table(tmp_path: Path) -> None:
     shots = select(task, tmp_path, shots=2)
     assert len(shots.examples) == 2
     assert all(name.startswith("train:") for name in shots.examples)
+    authors = "UniqueIndexID\tSource\tAcceptability\tSentence\tSplit"
+    (folder / "ItaCoLA_dataset.tsv").write_text("\n".join([authors, *lines[1:]]), encoding="utf-8")
+    assert select(task, tmp_path).items == chosen.items
     for prompt in task.prompts:
         assert all("gatto" in item.context for item in select(task, tmp_path, prompt=prompt).items)
     bad = [*lines, "99\tLibro\t2\tMah.\ttest"]
@@ -144,6 +147,28 @@ def test_itacola_reads_the_authors_table(tmp_path: Path) -> None:
     (folder / "ItaCoLA_dataset.tsv").write_text("\n".join([*lines[:1], lines[2]]), encoding="utf-8")
     with pytest.raises(InputError, match="no rows of split test"):
         select(task, tmp_path, "test")
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "fault"),
+    [
+        ("evalita_hs", {"hs": 0.5}, "'0.5' is none of its options"),
+        ("evalita_hs", {"hs": None}, "'None' is none of its options"),
+        ("evalita_at", {"E": None}, "field 'E' should be text"),
+        ("evalita_faq", {"B": 7}, "field 'B' should be text"),
+    ],
+)
+def test_rows_that_are_none_of_the_benchmarks_are_refused(name: str, change: Row, fault: str, tmp_path: Path) -> None:
+    row = ROWS[name](1)
+    assert items_of(tmp_path, name, [row]) == items_of(tmp_path, name, [{**row, "hs": 0.0} if "hs" in row else row])
+    with pytest.raises(InputError, match=fault):
+        items_of(tmp_path, name, [{**row, **change}])
+
+
+def test_pairs_without_a_lemma_are_grouped_by_their_word(tmp_path: Path) -> None:
+    rows = [{**ROWS["evalita_wic"](number), "lemma": None} for number in range(3)]
+    for name in ("evalita_wic", "wic_ita"):
+        assert {item.cluster for item in items_of(tmp_path, name, rows)} == {"riso"}
 
 
 def test_word_in_context_marks_the_word(tmp_path: Path) -> None:

@@ -123,6 +123,8 @@ def test_rows_that_cannot_be_checked_are_named(tmp_path: Path) -> None:
         ({"instruction_id_list": ["keywords:rare"]}, "Row 2 .* is not known"),
         ({"kwargs": []}, "1 instructions with 0 sets"),
         ({"instruction_id_list": ["keywords:existence"]}, "needs keywords"),
+        ({"instruction_id_list": ["keywords:existence"], "kwargs": [{"keywords": [" "]}]}, "needs keywords"),
+        ({"instruction_id_list": ["startend:end_checker"], "kwargs": [{"end_phrase": " "}]}, "needs end_phrase"),
     ):
         with pytest.raises(InputError, match=fault):
             select(TASKS["ifeval_it"], laid(tmp_path, [ROWS[0], {**ROWS[1], **changed}]))

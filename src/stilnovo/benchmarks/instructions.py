@@ -270,7 +270,7 @@ def follows(answer: str, instruction: str, arguments: Arguments) -> bool:
     if instruction not in INSTRUCTIONS:
         raise ValueError(f"instruction {instruction!r} is not known")
     check, needed = INSTRUCTIONS[instruction]
-    if missing := [name for name in needed if arguments.get(name) in (None, "", [])]:
+    if missing := [name for name in needed if _is_missing(arguments.get(name))]:
         raise ValueError(f"instruction {instruction} needs {', '.join(missing)}")
     for name in needed:
         if name.endswith("relation") and str(arguments[name]).strip().lower() not in (*_AT_LEAST, *_LESS):
@@ -279,6 +279,11 @@ def follows(answer: str, instruction: str, arguments: Arguments) -> bool:
             )
     plain = _plain(re.sub("\r\n?", "\n", answer))
     return bool(plain.strip()) and check(plain, {key: _plain(value) for key, value in arguments.items()})
+
+
+def _is_missing(value: Any) -> bool:
+    entries = value if isinstance(value, list | tuple) else [value]
+    return not entries or any(entry is None or not str(entry).strip() for entry in entries)
 
 
 def _plain(value: Any) -> Any:

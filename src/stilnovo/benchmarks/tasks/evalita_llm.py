@@ -22,7 +22,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from stilnovo.benchmarks.dataset_files import Dataset, Row, build, letter_index
+from stilnovo.benchmarks.dataset_files import Dataset, Row, build, letter_index, text
 from stilnovo.benchmarks.task import Metric, MultipleChoice, Request, Task
 from stilnovo.benchmarks.tasks.wic_ita import word_in
 
@@ -100,7 +100,11 @@ def _sentiment(row: Row) -> int:
 
 
 def _binary(key: str) -> Callable[[Row], int]:
-    return lambda row: letter_index(str(int(row[key])), "01")
+    def right(row: Row) -> int:
+        value = row[key]
+        return letter_index(f"{value:g}" if isinstance(value, int | float) else str(value), "01")
+
+    return right
 
 
 def _letter(key: str, letters: str) -> Callable[[Row], int]:
@@ -119,7 +123,7 @@ def make_item(task: str, row: Row, place: str, prompt: str = "") -> MultipleChoi
     fields = {key: value for key, value in row.items() if isinstance(value, str)}
     if task == "wic":
         fields |= {f"word{number}": word_in(row, number) for number in (1, 2)}
-    options: Sequence[str] = wording.options or [row[letter] for letter in "ABCDE" if letter in row]
+    options: Sequence[str] = wording.options or [text(row, letter) for letter in "ABCDE" if letter in row]
     if not wording.options:
         right = options.index(options[right])  # of equals the first, as in the reference
     return MultipleChoice(
@@ -127,7 +131,7 @@ def make_item(task: str, row: Row, place: str, prompt: str = "") -> MultipleChoi
         context=wording.question.format_map(fields),
         endings=tuple(f" {option}" for option in options),
         answer=right,
-        cluster=str(row.get("lemma") or "") if task == "wic" else "",
+        cluster=str(row.get("lemma") or fields["word1"]) if task == "wic" else "",
     )
 
 

@@ -23,6 +23,7 @@ _WORDINGS = {
     "lettere": ("La frase seguente è accettabile in italiano?\nFrase: {}\nA: Sì\nB: No\nRisposta:", " B", " A"),
     "giudizio": ("Per chi parla italiano la frase «{}» è", " inaccettabile", " accettabile"),
 }
+_COLUMNS = {"uniqueindexid": "unique_id", "uniqueid": "unique_id", "judgement": "acceptability"}
 _FILE = ("ItaCoLA_dataset.tsv",)
 DATA = Dataset(
     folder="itacola", hub="gsarti/itacola", config="scores", files={"test": _FILE, "dev": _FILE, "train": _FILE}
@@ -32,10 +33,15 @@ DATA = Dataset(
 def load(request: Request) -> list[MultipleChoice]:
     """Load the sentences of the split; the authors' file holds all splits."""
     rows, origin = DATA.rows(request)
-    chosen = [row for row in rows if row.get("split") in (request.split, None)]
+    chosen = [row for row in map(_named, rows) if row.get("split") in (request.split, None)]
     if not chosen:
         raise MissingData(f"There are no rows of split {request.split}.", f"File: {origin}", "Change --split.")
     return build(chosen, origin, lambda row, place: make_item(row, place, request.prompt), request.split)
+
+
+def _named(row: Row) -> Row:
+    """The row under the hub's names of its columns, which the authors' table writes otherwise."""
+    return {_COLUMNS.get(name.lower(), name.lower()): value for name, value in row.items()}
 
 
 def make_item(row: Row, place: str, prompt: str = "") -> MultipleChoice:
