@@ -15,12 +15,14 @@ from stilnovo.benchmarks.prompting import Prompting
 from stilnovo.benchmarks.task import Decoding, FewShot, Generation, MultipleChoice
 from stilnovo.compare.paired import compare
 from stilnovo.errors import InputError
+from stilnovo.generate.generator import Completion, Generator
 from stilnovo.report.evaluation import evaluation_page
-from stilnovo.scoring.chat_prompts import ChatPrompts
+from stilnovo.scoring.chat_prompts import ChatPrompts, chat_prompts
 from stilnovo.scoring.encode import Endings
 from stilnovo.scoring.packed import answers
 from stilnovo.scoring.result import EvaluationResult, load_result
-from stilnovo.scoring.written import encode_prompt
+from stilnovo.scoring.thinking import without_thinking
+from stilnovo.scoring.written import encode_prompt, write
 from stilnovo.text.template import Message
 from stilnovo.text.tokenizer import from_folder
 from test_evaluate_scoring import tiny_llama
@@ -177,6 +179,28 @@ def test_answers_of_another_day_are_answers_to_other_prompts(tmp_path: Path, mon
         said.append(ChatPrompts(from_folder(tmp_path), ChatForm()).settings())
     assert said[0]["date"] == "2001-09-09" and said[1]["date"] == "2001-09-10"
     assert said[0] == said[2] != said[1] and "date" not in said[3]
+
+
+THINKS = "{% for m in messages %}{{ m['content'] }}</s>{% endfor %}{% if add_generation_prompt %}<think>\n{% endif %}"
+
+
+def test_thinking_is_no_part_of_a_written_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As of a server's answers; what never left the thinking counts as empty and is told."""
+    assert without_thinking("La A? No.</think>\n\nB") == ("B", True)
+    assert without_thinking("<think>La A?") == without_thinking("La A?", opened=True) == ("", False)
+    assert without_thinking("La B.") == ("La B.", None)
+    write_byte_tokenizer(tmp_path, ("</s>",), eos_token="</s>", chat_template=THINKS)
+    tokenizer, notes = from_folder(tmp_path), list[str]()
+    chat = chat_prompts(tokenizer, Prompting(chat_template=True), notes.append)
+    assert chat is not None and "opens the model's thinking" in " ".join(notes)
+    items = [Generation(name, name, ("B",), Decoding(4)) for name in ("uno", "due", "tre")]
+    texts = ("La A?</think> B", "La A?", "<think>A")
+    written = [Completion(text, 4, False) for text in texts]
+    monkeypatch.setattr(Generator, "continue_tokens", lambda *_: written)
+    for prompt, expected in ((chat.prompt, ["B", "", ""]), (lambda item: item.context, ["B", "La A?", ""])):
+        ((_, first), (_, second), (_, third)) = next(write(tiny_llama(), tokenizer, items, prompt=prompt))
+        assert [answer.text for answer in (first, second, third)] == expected
+        assert [bool(answer.remark) for answer in (first, second, third)] == [not text for text in expected]
 
 
 def test_an_answer_is_found_again_only_for_what_was_asked() -> None:

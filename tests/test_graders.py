@@ -226,6 +226,10 @@ def test_an_options_text_stands_for_its_letter() -> None:
             assert settled_letter(frame.format(option), options) == letter, frame.format(option)
         assert settled_letter(f"Non è {option}", options) == ""
     assert settled_letter("Il Po e l'Arno", options) == ""
+    initials = ["E. Montale", "A. Manzoni", "C. Pavese"]
+    for option, letter in zip(initials, "ABC", strict=True):
+        assert settled_letter(f"«{option}»", initials) == letter, "an option's initial is no letter"
+    assert settled_letter("A", ["B", "A"]) == "A" and settled_letter("B. Manzoni", initials) == "B"
 
 
 def test_the_cases_of_letters(shared_data: Path) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from stilnovo.benchmarks.grading import plain_marks, words
+from stilnovo.benchmarks.grading import all_words, plain_marks, words
 
 LETTERS = "ABCDE"
 _MARKUP = re.compile(r"\\(?:boxed|text|textbf)|</?[A-Za-z]+\s*/?>|[*_`#${}\"«»“”\[\]]|(?<!\w)'|'(?!\w)")
@@ -87,6 +87,10 @@ def settled_letter(written: str, options: Sequence[str] = (), letters: str = "AB
         return str(ticked[0])
     text = _MARKUP.sub(" ", plain_marks(written).replace("\\", " \\")).strip()
     text = _BETWEEN.sub(" ", _NEXT_QUESTION.split(text)[0])
+    said = all_words(text)
+    same = [letter for letter, option in zip(letters, options, strict=False) if all_words(option) == said]
+    if len(same) == 1 and len(said) > 1:
+        return same[0]  # "A. Manzoni" where that is an option
     judged = {match[1]: bool(match[2]) for match in _JUDGED.finditer(text) if match[1] in letters}
     if len(judged) > 1 and sum(judged.values()) == 1:
         return next(letter for letter, right in judged.items() if right)

@@ -168,9 +168,9 @@ def _score_rows(result: EvaluationResult) -> list[IntervalRow]:
 
 
 def _served(result: EvaluationResult) -> list[str]:
-    """Describe how a server was asked, and the answers of which something must be said; nothing for a model of our own."""
+    """Describe how a server was asked, if one was, and the answers of which something must be said."""
     about = result.settings.get("server")
-    return [*server_lines(about), *remark_lines(result.tasks.values())] if about else []
+    return [*(server_lines(about) if about else []), *remark_lines(result.tasks.values())]
 
 
 def visible_text(share: float) -> str:

@@ -23,6 +23,7 @@ from stilnovo.benchmarks.prompting import Prompting
 from stilnovo.errors import InputError
 from stilnovo.scoring.encode import Endings
 from stilnovo.scoring.identity import Identity
+from stilnovo.scoring.thinking import opens_thinking
 from stilnovo.text.chat_template import TemplateRefusal
 from stilnovo.text.sandbox import now
 from stilnovo.text.template import RenderedChat
@@ -121,6 +122,11 @@ def chat_prompts(tokenizer: Tokenizer, how: Prompting, note: Callable[[str], Non
         chat = ChatPrompts(tokenizer, how.chat)
         if not tokenizer.takes_system:
             note("The chat template takes no system turn: system prompt and descriptions begin the first question.")
+        if opens_thinking(chat.prompt(_QUESTION).text):
+            note(
+                "The chat template opens the model's thinking before its answer: endings are scored inside it, as "
+                "lm-evaluation-harness does, and written answers must end it within the task's tokens."
+            )
         return chat
     if how.chat_template is None and tokenizer.converses:
         note(

@@ -46,4 +46,6 @@ def _mean(score: ItemScore, answers: Sequence[Sequence[ItemScore]]) -> ItemScore
     }
     every = [one for repeats in answers for one in repeats]
     counts = tuple(row for one in every for row in one.counts)
-    return replace(score, values=values, truncated=any(one.truncated for one in every), counts=counts)
+    remark = next((one.remark for one in every if one.remark), "")
+    cut = any(one.truncated for one in every)
+    return replace(score, values=values, truncated=cut, counts=counts, remark=remark)

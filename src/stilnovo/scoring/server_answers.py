@@ -30,12 +30,13 @@ from stilnovo.scoring.packed import ModelAnswer, item_place
 from stilnovo.scoring.server_model import ServedModel
 from stilnovo.scoring.server_probe import THINKING_TOKENS, Abilities
 from stilnovo.scoring.server_reply import first_token, served_text
+from stilnovo.scoring.thinking import UNFINISHED
 from stilnovo.scoring.written import encode_prompt, sampling_of
 from stilnovo.text.template import Message
 
 A = TypeVar("A")
 B = TypeVar("B")
-BOUNDED, UNFINISHED, FILTERED = "bounded", "unfinished", "filtered"
+BOUNDED, FILTERED = "bounded", "filtered"
 #: What is said of the items with such a remark.
 REMARKS = {
     BOUNDED: "not all letters were among the likeliest tokens; the choice is certain, the numbers of the others are bounds",

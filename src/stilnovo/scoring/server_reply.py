@@ -8,20 +8,17 @@ Unusual: what a thinking model writes before its answer is no part of it, whethe
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from stilnovo.errors import StilnovoError
+from stilnovo.scoring.thinking import without_thinking
 
 #: What servers write in place of a log-probability that they do not tell lies at or under this.
 UNTOLD = -9999.0
 #: A log-probability above this is none; rounding may put a certain token a little above 0.
 CERTAIN = 0.01
-
-_THOUGHT = re.compile(r"^.*</think(?:ing)?>", re.DOTALL)
-_THINKING = re.compile(r"^\s*<think(?:ing)?>")
 
 
 @dataclass(frozen=True)
@@ -58,14 +55,12 @@ def served_text(reply: Mapping[str, Any]) -> ServedText:
         if raw is not None or not (message or beside):
             raise odd_reply("it holds no text", reply)
         raw = ""
-    inside = _THOUGHT.search(raw)
-    text = raw[inside.end() :].lstrip() if inside else raw
-    open_ended = inside is None and _THINKING.search(raw) is not None
+    text, finished = without_thinking(raw)
     return ServedText(
-        "" if open_ended else text,
+        text,
         str(choice.get("finish_reason") or ""),
-        bool(beside) or inside is not None or open_ended,
-        open_ended or (bool(beside) and not text.strip()),
+        bool(beside) or finished is not None,
+        finished is False or (bool(beside) and not text.strip()),
     )
 
 

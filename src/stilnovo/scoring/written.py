@@ -17,10 +17,13 @@ from stilnovo.generate.generator import Generator, Sampling
 from stilnovo.model.llama import Llama, evaluating
 from stilnovo.scoring.encode import Context, PromptTokenizer, filled
 from stilnovo.scoring.packed import TOKEN_BUDGET, ModelAnswer
+from stilnovo.scoring.thinking import UNFINISHED, opens_thinking, without_thinking
 from stilnovo.text.template import RenderedChat
 from stilnovo.text.tokenizer import Tokenizer
 
-Prompted = tuple[Generation, list[int], bool]  # its prompt's tokens, and whether they were cut
+Prompted = tuple[
+    Generation, list[int], bool, bool
+]  # its prompt's tokens, whether they were cut, and end inside a thinking
 _BATCH = 2  # prompts and answers written at once hold this many times the token budget
 _MOST_TOGETHER = 16
 
@@ -54,22 +57,37 @@ def write(
         NonFiniteScore: the model's logits are no finite numbers.
     """
     engine = Generator(model, tokenizer, products="fp32")  # scores are the same on every processor
-    prompted = ((item, *encode_prompt(tokenizer, item, engine.context_tokens, prompt(item))) for item in items)
+    contexts = map(prompt, items)
+    prompted = (
+        (item, *encode_prompt(tokenizer, item, engine.context_tokens, context), _opens(context))
+        for item, context in zip(items, contexts, strict=True)
+    )
     done = 0
     with evaluating(model):
         for batch in filled(prompted, partial(_fits, _BATCH * token_budget)):
-            prompts, samplings = [tokens for _, tokens, _ in batch], [sampling_of(item, seed) for item, _, _ in batch]
+            prompts = [tokens for _, tokens, _, _ in batch]
+            samplings = [sampling_of(item, seed) for item, _, _, _ in batch]
             try:
                 completions = engine.continue_tokens(prompts, samplings)
             except NonFiniteScore as error:
                 beside = f" or one of the {len(batch) - 1} written beside it" if len(batch) > 1 else ""
                 raise NonFiniteScore(f"the answer to item {batch[0][0].id}{beside}") from error
             answers = [
-                ModelAnswer((), cut, completion.text)
-                for (_, _, cut), completion in zip(batch, completions, strict=True)
+                _answer(completion.text, cut, opened)
+                for (_, _, cut, opened), completion in zip(batch, completions, strict=True)
             ]
             yield list(enumerate(answers, done))
             done += len(batch)
+
+
+def _opens(context: Context) -> bool:
+    return isinstance(context, RenderedChat) and opens_thinking(context.text)
+
+
+def _answer(written: str, cut: bool, opened: bool) -> ModelAnswer:
+    """An answer without the model's thinking, which may have taken all of it."""
+    text, finished = without_thinking(written, opened=opened)
+    return ModelAnswer((), cut, text, remark=UNFINISHED if finished is False else "")
 
 
 def encode_prompt(
@@ -111,7 +129,7 @@ def _room(tokenizer: PromptTokenizer, decoding: Decoding, max_positions: int) ->
 
 def _fits(tokens_held: int, batch: Sequence[Prompted], entry: Prompted) -> bool:
     """Whether a batch can take one more; the KV cache is as wide as the longest of a batch."""
-    longest = max(len(tokens) + item.decoding.max_tokens for item, tokens, _ in (*batch, entry))
+    longest = max(len(tokens) + item.decoding.max_tokens for item, tokens, _, _ in (*batch, entry))
     return len(batch) < _MOST_TOGETHER and longest * (len(batch) + 1) <= tokens_held
 
 
