@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from stilnovo.statistics import correlated, power
 from stilnovo.statistics import estimates as ours
-from stilnovo.statistics import power
 
 
 @pytest.mark.parametrize(("right", "n"), [(0, 10), (1, 10), (17, 60), (668, 1169), (60, 60)])
@@ -151,6 +151,20 @@ def test_coverage_of_the_interval_of_a_measure(units: int, how: str, kind: str) 
         estimate = ours.mean(np.exp(values) if kind == "lognormal" else values, index.tolist())
         covered += estimate.low <= truth <= estimate.high
     assert 0.93 - 0.025 <= covered / draws <= 0.97 + 0.025, "what so few draws can show of .93 to .97"
+
+
+def test_how_alike_the_items_of_a_unit_are_is_read_off_them() -> None:
+    """All alike, the scale is the size; unrelated, its root; between them otherwise."""
+    rng, sizes = np.random.default_rng(3), np.arange(1.0, 21).repeat(20)
+    index = np.repeat(np.arange(len(sizes)), sizes.astype(int))
+    for shared, wanted in ((1.0, 1.0), (0.0, 0.5)):
+        values = rng.standard_normal(len(sizes))[index] * shared + rng.standard_normal(len(index)) * (1 - shared)
+        apart = values - values.mean()
+        residuals = np.bincount(index, weights=apart)
+        scale = correlated.residual_scale(
+            correlated.corrected_square(apart, np.ones(len(index))), sizes, residuals, sizes
+        )
+        assert np.log(scale[-1] / scale[0]) / np.log(20) == pytest.approx(wanted, abs=0.12)
 
 
 @pytest.mark.parametrize("seed", range(20))

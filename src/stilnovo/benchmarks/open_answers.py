@@ -231,7 +231,11 @@ def _rivals(written: str, references: Sequence[str], size: int) -> bool:
     if not any(fits):
         return False
     opened = {piece[0] for piece, fit in zip(bare, fits, strict=True) if fit and piece[0] in _FUNCTION}
-    others = [piece for piece, fit in zip(bare, fits, strict=True) if not fit]
+    others = [
+        piece
+        for piece, fit in zip(bare, fits, strict=True)
+        if not fit and not (piece[0] in _KIN and _OF & set(piece))  # *Irene, la sorella di Ugo* is one person
+    ]
     return any(
         grammar or piece[0] not in _FUNCTION or piece[0] in opened for piece in others
     )  # *a Torino, in Piemonte* offers one
@@ -240,6 +244,9 @@ def _rivals(written: str, references: Sequence[str], size: int) -> bool:
 def _range(wanted: Sequence[str], given: Sequence[str]) -> bool:
     """Whether the number stands beside another one: *da 10 a 12*, *10 o 12*."""
     place = _place_of(wanted, given) or 0
+    after = given[place + len(wanted) : place + len(wanted) + 3]
+    if given[max(0, place - 1)] in ("da", "tra", "fra") and any(word[-1:].isdigit() for word in after):
+        return True
     before = [word for word in given[max(0, place - 2) : place] if word not in ("a", "ai", "al", "alle", "e", "o")]
     return bool(before) and before[-1][-1:].isdigit()
 

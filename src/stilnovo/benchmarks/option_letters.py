@@ -26,7 +26,7 @@ _NOUN = re.compile(
     re.IGNORECASE,
 )
 _CONCLUSION = re.compile(
-    rf"\b(?:{_NAMES}(?:\s+(?:corretta|giusta|esatta|finale|migliore|correct))*(?:\s+(?:è|sarebbe|is))?|la\s+(?:corretta|giusta|esatta)\s+è|scelgo|dico|rispondo|quindi|dunque|perciò|resta|rimane)\b"
+    rf"\b(?:{_NAMES}(?:\s+(?:corretta|giusta|esatta|finale|migliore|correct))*(?:\s+(?:è|sarebbe|is))?|la\s+(?:corretta|giusta|esatta)\s+è|(?:fals|sbagliat|errat)e\s+(?:tranne|eccetto)|scelgo|dico|rispondo|quindi|dunque|perciò|resta|rimane)\b"
     rf"[\s:,\-–]*(?:la\s+|il\s+)?(?:{_NAMES}\s*)?[:\s(]*(?P<letter>[A-Za-z])(?=$|[\s).,:;\-–])(?!['’])",
     re.IGNORECASE,
 )
