@@ -8,10 +8,12 @@ import random
 import shutil
 import string
 import zipfile
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from typer.testing import CliRunner
 
 from stilnovo.bundle.contents import FACTS, contents_of
@@ -313,6 +315,85 @@ def test_python_of_a_bundle_is_never_run(runs: Path, tiny_folder: Path, tmp_path
     assert call("bundle", "check", tmp_path / "code.zip", *own)["outcome"] == "bit-equal"
 
 
+def hostile(runs: Path, path: Path, change: Any) -> Path:
+    """A bundle of the evaluation with other facts and settings, under a manifest that agrees with them."""
+    members = contents_of(runs / "before", with_data=True).members
+    facts, run = (json.loads(members[name]) for name in (FACTS, "run/evaluation.json"))  # type: ignore[arg-type]
+    change(facts, run, members)
+    members |= {FACTS: json.dumps(facts).encode(), "run/evaluation.json": json.dumps(run).encode()}
+    write_bundle(path, members)
+    return path
+
+
+@pytest.mark.parametrize("way", ["built in", "path of a task", "given", "task file", "guard"])
+def test_a_hostile_bundle_runs_nothing_and_writes_nowhere(
+    way: str, runs: Path, tiny_folder: Path, tmp_path: Path
+) -> None:
+    sign, there = tmp_path / "sign", tmp_path / "there.py"
+    code = f"open({str(sign)!r}, 'w')\nTASK = None\n".encode()
+    there.write_bytes(code)
+    file = {"bytes": len(code), "sha256": sha256(code).hexdigest(), "member": "data/evil"}
+
+    def change(facts: dict[str, Any], run: dict[str, Any], members: dict[str, Any]) -> None:
+        members["data/evil"] = code
+        run["settings"] |= {"tasks": ["il_faro"], "text": None}
+        mine = {"use": "benchmark", "given": "il_faro", "kind": "built in", "included": True}
+        if way == "built in":
+            facts["data"] = [{**mine, "task_file": "t.py", "files": [{"name": "t.py", **file}]}]
+        elif way == "path of a task":
+            facts["data"] = []
+            run["settings"]["tasks"] = [str(there)]
+        elif way == "task file":
+            facts["data"] = [{**mine, "task_file": f"{'../' * 20}{there}", "files": []}]
+        else:
+            run["settings"]["tasks"] = ["sample_questions"]
+            out = f"{'../' * 20}{tmp_path}/out"
+            facts["data"] = [
+                {
+                    "use": "held-out text",
+                    "given": out,
+                    "kind": "files",
+                    "included": True,
+                    "files": [{"name": "a.txt", **file}],
+                }
+            ]
+
+    if way == "guard":
+        contents = contents_of(runs / "train", with_data=True)
+        recipe = yaml.safe_load(contents.members["run/recipe.yaml"])  # type: ignore[arg-type]
+        recipe["guard"] |= {"every": 1, "tasks": [str(there)]}
+        contents.members["run/recipe.yaml"] = yaml.safe_dump(recipe).encode()
+        write_bundle(tmp_path / "evil.zip", contents.members)
+    else:
+        hostile(runs, tmp_path / "evil.zip", change)
+    code_of = 1 if way == "given" else 2  # its text is scored, as another one
+    call("bundle", "check", tmp_path / "evil.zip", "--model", tiny_folder, "--run", code=code_of)
+    assert not sign.exists()
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"versions": []},
+        {"data": [{"use": "benchmark"}]},
+        {"data": "x"},
+        {"model": {"a": 1}},
+        {"model": []},
+        {"computing": {"variables": [1]}},
+        {"hardware": None},
+        {"name": "\ud800"},
+        {"command": "rm"},
+        {"code": {}},
+        {"date": 3},
+        {"format": 2},
+    ],
+)
+def test_facts_of_another_shape_are_refused_in_words(change: dict[str, Any], runs: Path, tmp_path: Path) -> None:
+    path = hostile(runs, tmp_path / "odd.zip", lambda facts, *_: facts.update(change))
+    assert "does not read" in call("bundle", "check", path, code=2)["output"]
+
+
 def test_what_is_private_is_taken_out(tmp_path: Path) -> None:
     scrub = Scrubber(tmp_path)
     node = platform.node()
@@ -390,6 +471,9 @@ def test_trainings_of_every_kind_are_repeated(kind: str, runs: Path, tiny_folder
     model = ("--model", tiny_folder, "--quantization", "none", "--set", "data.pack_tokens=512")
     call("train", *model, *options, "--steps", "1", "--out", tmp_path / kind)
     path = bundled(tmp_path, kind, tmp_path, "--with-data", "--with-adapter")
+    with zipfile.ZipFile(path) as archive:
+        private = (str(tiny_folder).encode(), str(tmp_path).encode(), str(runs).encode())
+        assert not [name for name in archive.namelist() if any(word in archive.read(name) for word in private)]
     done = call("bundle", "check", path, "--model", tiny_folder, "--run")
     assert done["outcome"] == "bit-equal"
     assert done["notes"] == ["The adapter's file is the same, byte by byte."]

@@ -58,11 +58,10 @@ def test_csv_has_every_digit_and_comes_back() -> None:
         assert (row[1], float(row[5])) == ("12", values[1])
 
 
-@pytest.mark.parametrize("start", ["=1+1", "+39", "-x", "@a"])
+@pytest.mark.parametrize("start", ["=1+1", "+39", "-x", "@a", " =1", "\n=1", "\t=1", "\uff1d1"])
 def test_a_spreadsheet_takes_no_name_for_a_formula(start: str) -> None:
-    assert (
-        next(iter(csv.reader(io.StringIO(table((start, 1, None, None, "")).csv().split("\r\n")[1]))))[0] == f"'{start}"
-    )
+    row = table((start, 1, None, None, "")).csv().split("\r\n", 1)[1]
+    assert next(iter(csv.reader(io.StringIO(row, newline=""))))[0] == f"'{start}"
 
 
 def test_latex_is_balanced_and_escapes_every_sign() -> None:
@@ -79,6 +78,28 @@ def test_latex_is_balanced_and_escapes_every_sign() -> None:
     assert unescaped.count("{") == unescaped.count("}")
     assert {len(re.findall(r"(?<!\\)&", line)) for line in body} == {5}
     assert text.count(r"\begin") == text.count(r"\end")
+
+
+def test_latex_takes_no_name_for_an_argument_a_dash_or_a_character_that_it_lacks() -> None:
+    names = ("[2pt] a", "*b", "a--b", "perche\u0301", "\ufffd")
+    text = table(*((name, 1, None, None, "") for name in names)).latex()
+    rows = text.split("\\midrule\n")[1].splitlines()
+    assert [row.split(" & ")[0] for row in rows[:5]] == ["{[}2pt{]} a", "{*}b", "a-{}-b", "perché", "?"]
+    assert text.splitlines()[0] == r"% \usepackage{booktabs} \usepackage[T1]{fontenc}"
+    assert "LuaLaTeX" in table(("漢", 1, None, None, "")).latex().splitlines()[0]
+
+
+def test_a_page_of_a_stranger_writes_nowhere_else_and_damage_is_said(tmp_path: Path) -> None:
+    page = compose("a", "b", {}, [], [], tables=[PaperTable("../../out", "x", (PaperColumn("a"),), (("b",),))])
+    for text in (page, page.replace("tables", "tavole"), re.sub('data-content="[^"]*"', 'data-content="{"', page)):
+        with pytest.raises(InputError, match="damaged"):
+            read_exports(text)
+
+
+def test_a_figure_is_xml_whatever_a_name_holds() -> None:
+    odd = compose("a\ufffe\uffff", "b", {}, [], [])
+    assert "\ufffe" not in odd
+    assert "\uffff" not in odd
 
 
 def test_markdown_has_as_many_cells_as_headings() -> None:

@@ -8,11 +8,14 @@ comes out otherwise does.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
+
+from pydantic import BaseModel, ValidationError
 
 from stilnovo import hub
 from stilnovo.bundle.contents import FACTS, TRAINED
@@ -24,7 +27,54 @@ from stilnovo.runlog import environment
 from stilnovo.scoring.identity import code_sha256, model_sha256
 
 State = Literal["same", "different", "found", "included", "missing", "not recorded"]
-_KINDS = ("evaluation", "training", "comparison", "sweep")
+
+
+class _File(BaseModel):
+    name: str
+    bytes: int | None
+    sha256: str
+    member: str | None = None
+
+
+class _Entry(BaseModel):
+    use: str
+    given: str
+    kind: str
+    files: list[_File]
+    task_file: str = ""
+
+
+class _Code(BaseModel):
+    version: str | None
+    commit: str | None
+    source_sha256: str | None = None
+
+
+class _Computing(BaseModel):
+    variables: dict[str, str | None] = {}
+
+
+class _Model(BaseModel):
+    name: str | None
+    model_id: str | None = None
+    weights_sha256: str | None = None
+    code_sha256: str | None = None
+
+
+class _Facts(BaseModel):
+    """What a stranger's facts must have to be read; what is not named here is shown only."""
+
+    format: Literal[1]
+    kind: Literal["evaluation", "training", "comparison", "sweep"]
+    name: str
+    date: str | None
+    command: list[str]
+    code: _Code
+    versions: dict[str, str | None]
+    hardware: dict[str, Any]
+    computing: _Computing
+    data: list[_Entry]
+    model: _Model | None = None
 
 
 @dataclass(frozen=True)
@@ -77,9 +127,15 @@ def facts_of(bundle: OpenedBundle) -> dict[str, Any]:
             "; ".join(f"{name}: {fault}" for name, fault in bundle.faults[:5]), "Get the file again, or make the bundle anew.",
         )  # fmt: skip
     facts: dict[str, Any] = bundle.json(FACTS)
-    whole = isinstance(facts, dict) and facts.get("kind") in _KINDS and facts.get("format") == 1
-    if not whole or not {"code", "versions", "hardware", "computing", "data"} <= facts.keys():
-        raise InputError(f"{bundle.path} has facts that this version does not read.", next="Update stilnovo.")
+    try:
+        json.dumps(facts, ensure_ascii=False).encode()  # no half characters
+        _Facts.model_validate(facts, strict=True)
+    except ValueError as error:
+        first = error.errors()[0] if isinstance(error, ValidationError) else {"loc": (), "msg": "no UTF-8"}
+        raise InputError(
+            f"{bundle.path} has facts that this version does not read.",
+            f"{'.'.join(map(str, first['loc'])) or 'All of them'}: {first['msg']}", "Update stilnovo, or make the bundle anew.",
+        ) from error  # fmt: skip
     return facts
 
 

@@ -100,7 +100,10 @@ def _packed(entry: dict[str, Any], wanted: bool, members: dict[str, Source], scr
             members[known["member"]] = _json(scrub.value(_read_json(path)))
         elif wanted and path is not None and path.is_file() and sha256_file(path) == file["sha256"]:
             known["member"] = f"data/{file['sha256']}"
-            members[known["member"]] = path
+            own = (
+                entry["kind"] == "prepared corpus" and path.suffix == ".json"
+            )  # its settings name model and sources by path
+            members[known["member"]] = _json(scrub.value(_read_json(path))) if own else path
         files.append(known)
     return {**entry, "files": files, "included": bool(files) and all("member" in file for file in files)}
 

@@ -75,19 +75,30 @@ def absent(entry: dict[str, Any], found: FoundFiles, bundle: OpenedBundle) -> li
     ]
 
 
-def lay(entry: dict[str, Any], found: FoundFiles, bundle: OpenedBundle, folder: Path) -> None:
-    """Lay the files of an entry below a folder, under their names.
+def place(folder: Path, name: str) -> Path:
+    """Where a name of a bundle stands below a folder.
 
     Raises:
-        InputError: a name leads out of the folder.
+        InputError: it leads out of the folder.
+    """
+    if fault := name_fault(name):
+        raise InputError(f"The bundle names a file {name!r}.", f"It is {fault}.")
+    return folder / name
+
+
+def lay(entry: dict[str, Any], found: FoundFiles, bundle: OpenedBundle, folder: Path) -> None:
+    """Lay the files of an entry below a folder, under their names; Python files only out of one's own folders.
+
+    Raises:
+        InputError: a name leads out of the folder, or a file is not here.
     """
     for file in entry["files"]:
-        if fault := name_fault(file["name"]):
-            raise InputError(f"The bundle names a file {file['name']!r}.", f"It is {fault}.")
-        target = folder / file["name"]
+        target = place(folder, file["name"])
         if target.exists():
             continue
         if (path := found.find(file)) is not None:
             copy_or_link(path, target)
-        else:
+        elif is_included(file, bundle) and not is_code(file):
             bundle.extract(file["member"], target)
+        else:
+            raise InputError(f"{entry['use']} {entry['given']}: {file['name']} is not here.", next="Add --data DIR.")

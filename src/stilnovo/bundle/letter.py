@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 from typing import Any
 
@@ -23,7 +24,7 @@ def _lines(facts: dict[str, Any]) -> Iterator[str]:
     yield f"# {facts['name']}\n"
     yield f"This file holds {_WHAT[facts['kind']]}. It was made by stilnovo {code['version'] or 'of an unknown version'}, "
     yield f"commit {code['commit'] or 'unknown'}, on {facts['date'] or 'an unknown day'}, with:\n"
-    yield f"    {' '.join(facts['command']) or 'a command that was not written down'}\n"
+    yield f"    {shlex.join(facts['command']) or 'a command that was not written down'}\n"
     yield "To see what can be repeated on your machine, and to repeat it:\n"
     yield "    stilnovo bundle check FILE --data DIR"
     yield "    stilnovo bundle check FILE --data DIR --run\n"

@@ -14,6 +14,7 @@ import inspect
 import json
 import math
 import os
+import shlex
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,10 +23,11 @@ from typing import Any, Literal
 
 from stilnovo import api
 from stilnovo.benchmarks.prompting import Prompting
+from stilnovo.benchmarks.task_file import SUFFIXES
 from stilnovo.bundle.check import BundleCheck
 from stilnovo.bundle.contents import ADAPTER_FILES, TRAINED
-from stilnovo.bundle.found_files import BUILT_IN, FoundFiles, lay
-from stilnovo.bundle.zip_file import OpenedBundle
+from stilnovo.bundle.found_files import BUILT_IN, FoundFiles, lay, place
+from stilnovo.bundle.zip_file import OpenedBundle, name_fault
 from stilnovo.compare.paired import compare
 from stilnovo.errors import InputError
 from stilnovo.recipe import Recipe
@@ -106,7 +108,7 @@ def repeat(
     served = (checked.facts.get("model") or {}).get("served")
     if kind == "sweep" or served:
         what = "An evaluation of a served model" if served else "A sweep"
-        command = " ".join(checked.facts["command"])
+        command = shlex.join(checked.facts["command"])
         raise InputError(f"{what} is not repeated by --run.", f"Its command: {command}", "Run that command.")
     with tempfile.TemporaryDirectory(prefix="stilnovo-bundle-") as name, _as_recorded(checked.facts) as notes:
         folder = Path(name)
@@ -157,9 +159,9 @@ def _laid(entries: Sequence[dict[str, Any]], found: FoundFiles, bundle: OpenedBu
         if entry["kind"] == BUILT_IN:
             names.append(entry["given"])
             continue
-        place, single = folder / str(index), [file["name"] for file in entry["files"]] == [entry["given"]]
-        named = place / entry["given"]
-        lay(entry, found, bundle, place if single else named)
+        below, single = folder / str(index), [file["name"] for file in entry["files"]] == [entry["given"]]
+        named = below / (entry["given"] if not name_fault(entry["given"]) else "input")  # `.` and `..` were given too
+        lay(entry, found, bundle, below if single else named)
         names.append(str(named))
     return names
 
@@ -205,9 +207,11 @@ def _evaluation(
     settings, benchmarks = recorded.settings, folder / "benchmarks"
     own: dict[str, str] = {}
     for entry in _entries(facts, "benchmark"):
-        lay(entry, found, bundle, benchmarks / entry["given"] if "task_file" in entry else benchmarks)
+        below = place(benchmarks, entry["given"]) if "task_file" in entry else benchmarks
+        lay(entry, found, bundle, below)
         if "task_file" in entry:
-            own[entry["given"]] = str(benchmarks / entry["given"] / entry["task_file"])
+            own[entry["given"]] = str(place(below, entry["task_file"]))
+    _refuse_files_elsewhere([name for name in settings["tasks"] if name not in own])
     adapters = _laid(_entries(facts, "adapter"), found, bundle, folder / "adapter")
     assert checked.model is not None
     spec = ModelSpec(
@@ -223,6 +227,15 @@ def _evaluation(
         **{**chosen, "prompting": how},
     )  # fmt: skip
     return BundleRepetition(tuple(_scores(recorded, here)), tuple(notes), here.settings)
+
+
+def _refuse_files_elsewhere(tasks: Sequence[str]) -> None:
+    """Refuse names of tasks that are files of this machine: a bundle may open, and run, only what was found by its hash."""
+    if own := [name for name in tasks if Path(name).suffix in SUFFIXES]:
+        raise InputError(
+            f"The bundle names a task file {own[0]!r}, and has no hash of it.",
+            next="Run the command of the bundle yourself, if you trust the file.",
+        )
 
 
 def _free_parameters() -> list[str]:
@@ -353,6 +366,7 @@ def _recipe_here(
         "data.rehearsal": _laid(_entries(facts, "rehearsal"), found, bundle, folder / "rehearsal"),
     }  # fmt: skip
     if recipe.guard.every:
+        _refuse_files_elsewhere(recipe.guard.tasks)
         changes["guard.texts"] = _laid(_entries(facts, "protected text"), found, bundle, folder / "protected")
         if recipe.guard.data_dir is not None and found.folders:
             changes["guard.data_dir"] = str(found.folders[0])

@@ -15,8 +15,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from stilnovo.errors import InputError
-from stilnovo.report.paper import PaperTable
+from stilnovo.errors import InputError, reported
+from stilnovo.report.paper import FORMATS, PaperTable
 
 BLOCK = "exports"
 _STYLE = Path(__file__).with_name("templates") / "style.css"
@@ -51,13 +51,17 @@ def read_exports(page: str) -> PageExports:
             "The page offers nothing to take out.", "An older version made it, or it is no page of a run.",
             "Make it again with the command that wrote it.",
         )  # fmt: skip
-    content = json.loads(html.unescape(found[1]))
-    figures = {
-        key.removesuffix(_WIDE): standalone(svg, content["css"])
-        for key, svg in ((match[1], match[0]) for match in _SVG.finditer(page))
-        if key.endswith(_WIDE)
-    }
-    return PageExports(content["tables"], figures)
+    with reported("The page is damaged.", errors=(ValueError, KeyError, TypeError, AttributeError, RecursionError)):
+        content = json.loads(html.unescape(found[1]))
+        figures = {
+            key.removesuffix(_WIDE): standalone(svg, content["css"])
+            for key, svg in ((match[1], match[0]) for match in _SVG.finditer(page))
+            if key.endswith(_WIDE)
+        }
+        tables = {key: {form: str(texts[form]) for form in FORMATS} for key, texts in content["tables"].items()}
+        if strange := [key for key in (*tables, *figures) if not re.fullmatch(r"[A-Za-z0-9_-]{1,80}", key)]:
+            raise ValueError(f"{strange[0]!r} is no name of a table or figure")
+    return PageExports(tables, figures)
 
 
 def standalone(svg: str, css: str) -> str:

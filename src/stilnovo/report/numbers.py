@@ -14,8 +14,8 @@ from stilnovo.progress import bytes_text, seconds_text
 MISSING = "–"
 NARROW = "\u202f"
 _LONGEST = 1e12
-# Control characters (a terminal would obey them) and lone surrogates (UTF-8 cannot hold them); tab and newline stay.
-_UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
+# Control characters (a terminal would obey them), lone surrogates (UTF-8 cannot hold them) and what XML forbids; tab and newline stay.
+_UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 
 
 def clean(text: str) -> str:

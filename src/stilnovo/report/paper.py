@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import io
 import re
+import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -16,16 +17,19 @@ from stilnovo.report.numbers import clean, finite
 from stilnovo.statistics.estimates import Estimate
 
 PaperCell = str | float | int | Estimate | None
-_FORMATS = {"csv": ".csv", "latex": ".tex", "markdown": ".md"}
+FORMATS = {"csv": ".csv", "latex": ".tex", "markdown": ".md"}
 _LEVEL = "95 %"
-# What would reverse or hide text for a reader of the source: directions, joiners, marks of order.
+_FORMULA = re.compile(r"\s*[=+\-@\uff1d\uff0b\uff0d\uff20]|[\t\n]")
+_PLAIN_LATEX = re.compile("[\\x00-\u024f\u2018-\u201e\u2020-\u2022\u2026\u20ac]*")  # what pdfLaTeX sets as it comes
 _INTERVAL = r" & \multicolumn{2}{l}{95 \% interval}"
+# What would reverse or hide text for a reader of the source: directions, joiners, marks of order.
 _UNSEEN = re.compile("[\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufeff]")
 _LATEX = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}",
     "−": "$-$", "–": "--", "→": r"$\to$", "±": r"$\pm$", "≤": r"$\le$", "≥": r"$\ge$", "α": r"$\alpha$", "√": r"$\surd$",
-    "\u202f": r"\,", "\u00a0": "~", '"': "''",
+    "\u202f": r"\,", "\u00a0": "~", '"': "''", "`": r"\textasciigrave{}",
+    "[": "{[}", "]": "{]}", "*": "{*}",  # an argument of the `\\` or rule before it, where a cell begins so
 }  # fmt: skip
 
 
@@ -112,11 +116,14 @@ class PaperTable:
         head = [_latex(column.heading) + (_INTERVAL if column.interval else "") for column in self.columns]
         rows = [" & ".join(_latex_cell(*cell) for cell in row) + r" \\" for row in self._cells()]
         notes = [rf"\par\smallskip\footnotesize {_latex(note)}" for note in self.notes()]
-        return "\n".join([
-            r"% \usepackage{booktabs}", r"\begin{table}", r"\centering", rf"\caption{{{_latex(self.caption)}}}",
+        text = "\n".join([
+            r"\begin{table}", r"\centering", rf"\caption{{{_latex(self.caption)}}}",
             rf"\label{{tab:{re.sub(r'[^a-z0-9]+', '-', self.key)}}}", rf"\begin{{tabular}}{{{layout}}}", r"\toprule",
             " & ".join(head) + r" \\", r"\midrule", *rows, r"\bottomrule", r"\end{tabular}", *notes, r"\end{table}",
         ]) + "\n"  # fmt: skip
+        needs = r"\usepackage{booktabs}" + r" \usepackage[T1]{fontenc}" * (not text.isascii())
+        beyond = "" if _PLAIN_LATEX.fullmatch(text) else "; for LuaLaTeX or XeLaTeX, and a font that has its characters"
+        return f"% {needs}{beyond}\n{text}"
 
     def notes(self) -> Iterator[str]:
         """What the columns mean, and where the figures come from."""
@@ -128,7 +135,7 @@ class PaperTable:
 
 def file_suffix(form: str) -> str:
     """The suffix of a format's files."""
-    return _FORMATS[form]
+    return FORMATS[form]
 
 
 def _csv_headings(column: PaperColumn) -> list[str]:
@@ -146,9 +153,7 @@ def _csv_values(column: PaperColumn, cell: PaperCell) -> list[str]:
 def _exact(cell: PaperCell) -> str:
     if isinstance(cell, str):
         text = clean(cell)
-        return (
-            f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t") else text
-        )  # a spreadsheet would take it for a formula
+        return f"'{text}" if _FORMULA.match(text) else text  # a spreadsheet would take it for a formula
     if isinstance(cell, bool | int):
         return str(int(cell))
     return repr(float(cell)) if isinstance(cell, float) and finite(cell) else ""
@@ -191,12 +196,14 @@ def _latex_cell(column: PaperColumn, cell: PaperCell) -> str:
 
 
 def _latex(text: str) -> str:
-    return "".join(_LATEX.get(sign, sign) for sign in _UNSEEN.sub("", " ".join(clean(text).split())))
+    plain = unicodedata.normalize("NFC", _UNSEEN.sub("", " ".join(clean(text).split()))).replace("\ufffd", "?")
+    text = "".join(_LATEX.get(sign, sign) for sign in re.sub("([-,])(?=\\1)", "\\1\0", plain))
+    return text.replace("\0", "{}")  # two hyphens of a name would become a dash
 
 
 def _markdown(text: str) -> str:
     plain = _UNSEEN.sub("", " ".join(clean(text).split()))
-    return re.sub(r"([\\`*_\[\]<>|#~])", r"\\\1", plain) if plain not in ("---", "---:") else plain
+    return re.sub(r"([\\`*_\[\]<>|#~&$])", r"\\\1", plain) if plain not in ("---", "---:") else plain
 
 
 def about(environment: dict[str, object], n: Sequence[tuple[str, int]] = ()) -> str:
