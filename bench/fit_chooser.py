@@ -11,7 +11,7 @@ The ranking is a conditional logit: the log of the share of exp(score) that the 
 quadratic penalty. The confidence is a logistic regression on the ranking's own signals, fitted on rankings of questions of
 other works, unanswerable ones among them; *sure* begins where `RIGHT` of the sure answers were right.
 
-Needs: stilnovo, scipy.
+Needs: stilnovo[bench].
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@
 
 Prints what is not right and one JSON object. `bench/quotations.py` calls `scope_answers`.
 
-Needs: stilnovo, and the real texts, which are not shipped.
+Needs: stilnovo.
 """
 
 from __future__ import annotations

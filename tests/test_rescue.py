@@ -18,6 +18,7 @@ from stilnovo.engine.stack import TrainingEngine
 from stilnovo.errors import StilnovoError
 from stilnovo.forgetting.guard import guard_callback
 from stilnovo.generate.generator import sample_answers
+from stilnovo.library.store import Library
 from stilnovo.model import lora, memory
 from stilnovo.model.llama import Llama
 from stilnovo.plan.choice import Budget
@@ -357,7 +358,7 @@ def test_copies_on_their_way_end_before_their_memory_is_freed(monkeypatch: pytes
 
 def test_a_thread_that_waits_holds_nothing_of_the_request_that_failed(tmp_path: Path) -> None:
     """Else a service's idle writer keeps the cache of an answer for which memory ran out while another one writes."""
-    group = Group("writer", 1, tmp_path / "library.sqlite")
+    group = Group("writer", 1, lambda: Library.open(tmp_path / "library.sqlite"))
     held: list[weakref.ref[Any]] = []
 
     def failing(_: Any) -> None:

@@ -89,7 +89,7 @@ def test_intervals_and_verdicts_are_over_books() -> None:
     after = nats - 1000 * (0.05 + rng.normal(0, 0.2, 10)[index])
     over_pieces, over_books = (text_verdict(score(nats, names), score(after, names)) for names in ((), books))
     assert over_books.p > over_pieces.p
-    assert "60 documents in 10 groups" in over_books.sentence
+    assert "60 pieces of 10 documents" in over_books.sentence
     older = text_verdict(score(nats, ()), score(after, books))
     assert older.difference == over_books.difference, "the run that knows the books says them"
 
