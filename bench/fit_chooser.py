@@ -251,7 +251,11 @@ def threshold(found: Sequence[Outcome], chances: Array) -> float:
     for least in np.unique(chances):
         sure = chances >= least
         judged = right[sure & answerable]
-        if len(judged) >= FEWEST and judged.mean() >= RIGHT and sure[~answerable].mean() <= FALSE:
+        if (
+            len(judged) >= FEWEST
+            and judged.mean() >= RIGHT
+            and (sure & ~answerable).sum() <= FALSE * (~answerable).sum()
+        ):
             return float(least)
     return 1.0
 
