@@ -36,7 +36,7 @@ def library() -> Iterator[Library]:
 def questions(library: Library, seed: int, count: int) -> list[str]:
     """Questions made of words of the library and others, with a seed."""
     draw = random.Random(seed)
-    stock = sorted(set(words(library.text(library.works()[0])))) + ["Tecla", "Anselmo", "iperuranio", "alla fine"]
+    stock = [*sorted(set(words(library.text(library.works()[0])))), "Tecla", "Anselmo", "iperuranio", "alla fine"]
     opening = ["Chi", "Dove", "Perché", "Quanti", "Com'è d'aspetto", "Che parentela lega"]
     return [f"{draw.choice(opening)} {' '.join(draw.choices(stock, k=draw.randint(1, 5)))}?" for _ in range(count)]
 
