@@ -21,7 +21,7 @@ import json
 import random
 import sys
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ from scipy.optimize import minimize
 
 from gold import ANSWERABLE, UNANSWERABLE, Gold, Place, asked, overlaps
 from stilnovo.chat.choose import REREAD, Ranked, ranked, shown_span, signals
-from stilnovo.chat.evidence import FEATURES, Evidence
+from stilnovo.chat.evidence import FEATURES, Candidate, Evidence
 from stilnovo.chat.question import Question
 from stilnovo.library.store import Library
 from stilnovo.progress import Progress
@@ -40,7 +40,7 @@ from stilnovo.runlog import environment, write_atomic
 
 TARGET = Path(__file__).parents[1] / "src" / "stilnovo" / "chat" / "coefficients.py"
 PARTS, SEED = 5, 17
-PENALTY, CONFIDENCE_PENALTY = 5.0, 2.0
+PENALTY, CONFIDENCE_PENALTY = 10.0, 5.0
 #: Of the sure answers so many must be right; of the unanswerable questions at most so many may be sure.
 RIGHT, FALSE, FEWEST = 0.9, 0.05, 10
 
@@ -50,7 +50,7 @@ Weights = dict[str, float]
 
 @dataclass
 class Case:
-    """A question with its candidates; `right` of each, by overlap; the part it is in."""
+    """A question with its candidates; `right` of each, by overlap of what is shown of it; the part it is in."""
 
     row: dict[str, Any]
     evidence: Evidence
@@ -93,11 +93,7 @@ def cases(library: Library) -> list[Case]:
             evidence = Remembered(Question(scope.rest or row["question"]), library, scope.works, scope.sections)
             places = gold.places(row) if "span" in row else []
             case = Case(row, evidence, places, gold.sections(places), works.index(row.get("work", "")) % PARTS)
-            at = [
-                (c.passage.section.work.id, c.passage.start + c.start, c.passage.start + c.end)
-                for c in evidence.candidates
-            ]
-            case.right = np.array([overlaps(places, *place) for place in at], dtype=float)
+            case.right = np.array([meets(case, one) for one in evidence.candidates], dtype=float)
             case.values = np.array([c.values for c in evidence.candidates]).reshape(-1, len(FEATURES))
             made.append(case)
             progress.update(done)
@@ -165,14 +161,15 @@ def fit(made: Sequence[Case], vectors: bool, leave_out: str = "") -> Model:
             cosines = np.array(case.evidence.cosines([row.candidate for row in rows]))
             scaled = (cosines - cosines.mean()) / (cosines.std() or 1.0) if len(rows) else cosines
             values = np.stack([np.array([row.score for row in rows]), scaled], axis=1)
-            groups.append((values, np.array([is_right(case, row) for row in rows], dtype=float)))
-    score, cosine = conditional_logit(groups, PENALTY / 5)
+            groups.append((values, np.array([meets(case, row.candidate) for row in rows], dtype=float)))
+    score, cosine = conditional_logit(groups, PENALTY / 10)
     return Model(weights, {"score": float(score), "cosine": float(cosine)})
 
 
-def is_right(case: Case, row: Ranked, span: Callable[[Any], tuple[int, int]] = lambda c: (c.start, c.end)) -> bool:
-    """Whether a candidate, or what is shown of it, meets a right place."""
-    passage, (start, end) = row.candidate.passage, span(row.candidate)
+def meets(case: Case, candidate: Candidate, alone: bool = False) -> bool:
+    """Whether what is shown of a candidate, or its sentence alone, meets a right place."""
+    passage = candidate.passage
+    start, end = (candidate.start, candidate.end) if alone else shown_span(candidate)
     return overlaps(case.places, passage.section.work.id, passage.start + start, passage.start + end)
 
 
@@ -204,9 +201,9 @@ def outcome(case: Case, model: Model) -> Outcome | None:
     return Outcome(
         case, signals(rows, case.evidence),
         section=any(row.candidate.passage.section.id in case.sections for row in three),
-        sentence=any(is_right(case, row) for row in three),
-        shown=any(is_right(case, row, shown_span) for row in three),
-        first=is_right(case, three[0], shown_span),
+        sentence=any(meets(case, row.candidate, alone=True) for row in three),
+        shown=any(meets(case, row.candidate) for row in three),
+        first=meets(case, three[0].candidate),
     )  # fmt: skip
 
 

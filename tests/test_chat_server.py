@@ -184,7 +184,8 @@ def test_a_server_that_dies_in_mid_answer_leaves_the_library_answering(serve: An
         done = events[-1]
         assert isinstance(done, Answer)
         assert done.finish == "failed"
-        assert "Dal testo: «Ogni giovedì" in done.text
+        assert "Anselmo avrebbe insegnato a leggere a Tecla" in done.text
+        assert ("Dal testo: «" in done.text) == done.sure
         assert done.quotes[0].status == "verified"
         assert any(isinstance(event, Notice) and event.code == "writer_failed" for event in events)
         assert talk.turns == []

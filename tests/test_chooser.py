@@ -46,7 +46,7 @@ def test_what_is_measured_lies_between_0_and_1(library: Library) -> None:
         for candidate in Evidence(Question(question), library).candidates:
             values = dict(zip(FEATURES, candidate.values, strict=True))
             assert all(-1e-9 <= value <= 1 + 1e-9 for value in candidate.values), (question, values)
-            assert values["words"] <= values["around"] + 1e-9 <= values["passage"] + 2e-9
+            assert values["words"] <= values["passage"] + 1e-9
             start, end = shown_span(candidate)
             assert start <= candidate.start < candidate.end <= end
             assert end - start <= max(WINDOW, candidate.end - candidate.start)
@@ -113,7 +113,7 @@ def test_the_first_candidates_are_compared_by_meaning(monkeypatch: pytest.Monkey
 
 def test_the_confidence_rises_with_what_speaks_for_it() -> None:
     for weights in CONFIDENCE.values():
-        low, high = ({"chance": value, "lead": 4 * value, "around": value, "cosine": value} for value in (0.1, 0.9))
+        low, high = ({"chance": value, "lead": 4 * value, "passage": value, "cosine": value} for value in (0.1, 0.9))
         assert probability(low, weights) < probability(high, weights)
     assert set(RANKING) == set(CONFIDENCE) == set(SURE) == {"words", "vectors"}
     assert all(set(weights) == set(FEATURES) for weights in RANKING.values())

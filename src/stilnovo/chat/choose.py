@@ -28,7 +28,7 @@ from stilnovo.text.italian import stem, tokens
 REREAD = 20
 #: A sentence is shown with its neighbours, as far as they are together no longer than this, in characters.
 WINDOW = 600
-_PASSAGE, _AROUND = list(FEATURES).index("passage"), list(FEATURES).index("around")
+_PASSAGE = list(FEATURES).index("passage")
 
 
 @dataclass(frozen=True)
@@ -67,11 +67,6 @@ def unknown_names(question: Question, library: Library) -> list[str]:
     ]
 
 
-def kind_of(library: Library) -> str:
-    """Which coefficients hold for a library: `vectors` where it has an embedding model, else `words`."""
-    return "words" if library.searching() is None else "vectors"
-
-
 def ranked(evidence: Evidence, weights: dict[str, float], meaning: dict[str, float] | None = None) -> list[Ranked]:
     """Rank the candidates, best first.
 
@@ -84,16 +79,22 @@ def ranked(evidence: Evidence, weights: dict[str, float], meaning: dict[str, flo
     rows = [
         Ranked(one, sum(f * value for f, value in zip(factors, one.values, strict=True))) for one in evidence.candidates
     ]
-    rows.sort(key=lambda row: (-row.score, row.candidate.passage.id, row.candidate.start))
+    rows.sort(key=_first)
     if meaning is None:
         return rows
     cosines = evidence.cosines([row.candidate for row in rows[:REREAD]])
     middle, spread = statistics.fmean(cosines or [0.0]), statistics.pstdev(cosines or [0.0]) or 1.0
+    # Those that are not compared come after, as far below as a cosine of one deviation less.
+    parts = [(cosine - middle) / spread for cosine in cosines] + [-1.0] * len(rows[REREAD:])
     again = [
-        Ranked(row.candidate, meaning["score"] * row.score + meaning["cosine"] * (cosine - middle) / spread, cosine)
-        for row, cosine in zip(rows, cosines, strict=False)
+        Ranked(row.candidate, meaning["score"] * row.score + meaning["cosine"] * part, cosine)
+        for row, part, cosine in zip(rows, parts, cosines + [0.0] * len(rows[REREAD:]), strict=True)
     ]
-    return sorted(again, key=lambda row: (-row.score, row.candidate.passage.id, row.candidate.start))
+    return sorted(again[:REREAD], key=_first) + again[REREAD:]
+
+
+def _first(row: Ranked) -> tuple[float, int, int]:
+    return -row.score, row.candidate.passage.id, row.candidate.start
 
 
 def signals(rows: Sequence[Ranked], evidence: Evidence) -> dict[str, float]:
@@ -101,9 +102,8 @@ def signals(rows: Sequence[Ranked], evidence: Evidence) -> dict[str, float]:
     best = rows[0]
     total = sum(math.exp(row.score - best.score) for row in rows)
     others = [row.score for row in rows if row.candidate.passage.id != best.candidate.passage.id]
-    around = best.candidate.values[_AROUND]
     lead = min(4.0, best.score - max(others, default=best.score - 4.0))
-    return {"chance": 1 / total, "lead": lead, "around": around, "cosine": best.cosine}
+    return {"chance": 1 / total, "lead": lead, "passage": best.candidate.values[_PASSAGE], "cosine": best.cosine}
 
 
 def probability(signs: dict[str, float], weights: dict[str, float]) -> float:
@@ -140,7 +140,7 @@ def choose(
         limit: How many.
     """
     evidence = Evidence(question, library, works, sections)
-    kind = kind_of(library)
+    kind = "words" if library.searching() is None else "vectors"
     rows = ranked(evidence, RANKING[kind], MEANING if kind == "vectors" else None)
     if not rows or (kind == "words" and not any(row.candidate.values[_PASSAGE] for row in rows)):
         return []

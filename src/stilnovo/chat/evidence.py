@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from stilnovo.chat.question import Question
-from stilnovo.chat.units import asks, units
+from stilnovo.chat.units import units
 from stilnovo.library.records import Chapter, Passage, Work
 from stilnovo.library.search import search
 from stilnovo.library.store import Library
@@ -21,19 +21,16 @@ from stilnovo.text.italian import stem, tokens
 #: What is measured of a sentence. A share is of the question's words, each weighted by its rarity.
 FEATURES = {
     "words": "share of the question's words in the sentence",
-    "around": "share in the sentence and its neighbours, by distance",
     "passage": "share in its passage",
     "rank": "the passage's rank in the search: 1 for the first, falling",
-    "work": "share of the mentions of the question's names that are in this work",
-    "first": "whether its passage is the first in the work to mention who is asked about, falling with each later one, times `work`",
+    "first": "whether its passage is the first to mention who is asked about, in the work that mentions them most; falling",
     "place": "nearness to the part of the work that the question looks at",
-    "asks": "whether it is a question itself",
-    "sign": "whether it holds a number, a time, a reason or a name, where the question asks for that",
+    "sign": "whether it holds a number, a time, a reason, a name, …, where the question asks for that",
 }
 #: Passages read: found, and first mentions.
 READ, INTRODUCTIONS = 40, 8
-#: What a word counts in a neighbour, by distance; the power that damps rarity: a rare word must not drown the others.
-NEAR, DAMPING = {-3: 0.3, -2: 0.45, -1: 0.7, 0: 1.0, 1: 0.6, 2: 0.4, 3: 0.25}, 0.6
+#: The power that damps rarity: a rare word must not drown the others.
+DAMPING = 0.6
 #: A work that has this share of the mentions of the question's names is the one that is meant.
 LIKELY = 0.8
 
@@ -85,10 +82,6 @@ class Terms:
     def share(self, row: Sequence[float]) -> float:
         """The weighted share of a row of terms."""
         return sum(w * value for w, value in zip(self.weights, row, strict=True))
-
-
-def _most(rows: Sequence[Sequence[float]]) -> list[float]:
-    return [max(column) for column in zip(*rows, strict=True)]
 
 
 class Evidence:
@@ -149,24 +142,20 @@ class Evidence:
             return []
         texts = [passage.text[start:end] for start, end in spans]
         rows = [self.terms.row(text) for text in texts]
-        whole, work = _most(rows), passage.section.work
+        work = passage.section.work
         order, share = self._order.get(passage.id), self._share.get(work.id, 0.0)
         shared = {
-            "passage": self.terms.share(whole),
+            "passage": self.terms.share([max(column) for column in zip(*rows, strict=True)]),
             "rank": 1 / (1 + rank / 3),
-            "work": share,
             "first": 0.0 if order is None else share / max(self._share.values()) / (1 + order / 2),
         }
         candidates = []
         for i, (start, end) in enumerate(spans):
-            near = [[fade * v for v in rows[i + d]] for d, fade in NEAR.items() if 0 <= i + d < len(rows)]
             at = (passage.start + start) / max(1, work.characters)
             values = {
                 **shared,
                 "words": self.terms.share(rows[i]),
-                "around": self.terms.share(_most(near)),
                 "place": 0.0 if self.question.place is None else 1 - abs(at - self.question.place),
-                "asks": float(asks(texts[i])),
                 "sign": float(self.question.sign(texts[i])),
             }
             candidates.append(Candidate(passage, start, end, i, tuple(values[name] for name in FEATURES)))
