@@ -7,7 +7,7 @@ from pathlib import Path
 
 SOURCE = Path(__file__).parents[1] / "src" / "stilnovo"
 FLOORS = {
-    "folderlock": 0, "bundle": 9,
+    "folderlock": 0, "bundle": 9, "remote_address": 1,
     "errors": 0, "dist": 0, "progress": 0, "runlog": 0, "hub": 0, "statistics": 0, "io": 0, "recipe": 1, "spec": 1, "plan": 2, "text": 2,
     "data": 3, "model": 3, "engine": 4, "train": 4, "generate": 4, "library": 4, "export": 4, "benchmarks": 4, "scoring": 5, "chat": 5,
     "reading": 3, "recipe_sections": 1, "remote": 4, "compare": 6, "forgetting": 7, "report": 8, "demo": 9, "serve": 9, "api": 9, "cli": 10,

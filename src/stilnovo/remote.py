@@ -10,21 +10,20 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import re
 import threading
-import time
-from collections.abc import Generator, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
-from email.utils import parsedate_to_datetime
-from typing import Any
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any, TypeVar
 
 import httpx
 
 from stilnovo.errors import InputError, StilnovoError
 from stilnovo.generate.sampling import Sampling
+from stilnovo.remote_address import KEY_VARIABLE, headers, named_wait, server_address, without_key
 from stilnovo.text.template import Message
 
+A = TypeVar("A")
 #: UTF-8 bytes of Italian that a token holds at least, on average, in the vocabularies of today; and a message's frame.
 BYTES_A_TOKEN, FRAME_TOKENS = 2.6, 8
 #: Taken for the context of a server that does not say: Ollama's default.
@@ -37,14 +36,14 @@ REPLY_SILENCE = 600.0
 LONGEST_LINE, LONGEST_BODY = 2**20, 2**22
 #: Characters of a scored answer: the log-probabilities of a whole vocabulary fit.
 LONGEST_REPLY = 2**26
-#: The environment variable with the key of a server that asks for one.
-KEY_VARIABLE = "STILNOVO_SERVER_KEY"
 #: A server that says it read less than this share of the estimate has probably cut the prompt.
 CUT = 0.5
 
 
 #: Answers that are asked for again, with seconds of waiting that double; a server may name its own, up to the longest.
 RETRIED, RETRIES, FIRST_WAIT, LONGEST_WAIT = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529}), 8, 0.5, 120.0
+#: Those that say nothing of what a server can.
+BUSY = frozenset({429, 503, 529})
 
 
 class ServerTrouble(StilnovoError):
@@ -52,11 +51,14 @@ class ServerTrouble(StilnovoError):
 
     Args:
         wait: Seconds after which it wants to be asked again; None where it does not say.
+        busy: Whether it would fail so whatever it was asked.
     """
 
-    def __init__(self, what: str, found: str = "", next: str = "", *, wait: float | None = None) -> None:
+    def __init__(
+        self, what: str, found: str = "", next: str = "", *, wait: float | None = None, busy: bool = False
+    ) -> None:
         super().__init__(what, found, next)
-        self.wait = wait
+        self.wait, self.busy = wait, busy
 
 
 class ServerConnection(AbstractContextManager["ServerConnection"]):
@@ -64,6 +66,7 @@ class ServerConnection(AbstractContextManager["ServerConnection"]):
 
     Attributes:
         url: As it was given.
+        locked: The error where a description of itself wanted a key.
     """
 
     def __init__(self, url: str) -> None:
@@ -75,16 +78,13 @@ class ServerConnection(AbstractContextManager["ServerConnection"]):
         Raises:
             InputError: this is not a server's address.
         """
-        try:
-            address = httpx.URL(url if "//" in url else f"http://{url}")
-        except httpx.InvalidURL:
-            address = httpx.URL()
-        if address.scheme not in ("http", "https") or not address.host or address.query or address.userinfo:
-            raise InputError(f"{url} is no server's address.", "Wanted: http://HOST:PORT/v1", "Give it with --server.")
+        address = server_address(url)
         self._root = str(address).rstrip("/").removesuffix("/v1")
         self.url = url
         self._client: httpx.Client | None = None
         self._ended = threading.Event()
+        self.locked: InputError | None = None
+        self._reached = False  # whether somebody ever answered
 
     def __enter__(self) -> ServerConnection:
         self._client = _client()
@@ -108,13 +108,15 @@ class ServerConnection(AbstractContextManager["ServerConnection"]):
         try:
             with (
                 nullcontext(self._client) if self._client is not None else _client() as client,
-                client.stream(method, self._root + path, json=body, headers=_headers(), timeout=timeout) as response,
+                client.stream(method, self._root + path, json=body, headers=headers(), timeout=timeout) as response,
             ):
+                self._reached = True
                 if not response.is_success:
                     text, status = _read(response), f"{response.status_code} {response.reason_phrase}"
-                    what, why = f"The model server refused: {status}.", _secret(_reason(_loose(text) or text))
+                    what, why = f"The model server refused: {status}.", without_key(_reason(_loose(text) or text))
                     if response.status_code in RETRIED:
-                        raise ServerTrouble(what, why, wait=_named_wait(response.headers.get("retry-after", "")))
+                        wait = named_wait(response.headers.get("retry-after", ""))
+                        raise ServerTrouble(what, why, wait=wait, busy=response.status_code in BUSY)
                     if response.status_code in (401, 403):
                         raise InputError(what, why, f"Put its key into the environment variable {KEY_VARIABLE}.")
                     raise StilnovoError(what, why)
@@ -125,19 +127,28 @@ class ServerConnection(AbstractContextManager["ServerConnection"]):
             ) from error
         except (httpx.ConnectError, httpx.ConnectTimeout) as error:
             raise ServerTrouble(
-                f"No model server answers at {self.url}.", str(error), "Start it, or give another --server."
+                f"No model server answers at {self.url}.", str(error), "Start it, or give another --server.", busy=True
             ) from error
         except httpx.HTTPError as error:
             raise ServerTrouble("The connection to the model server broke.", f"{self.url}: {error}") from error
 
     def about(self, method: str, path: str, body: object = None) -> Any:
-        """Fetch a server's description of itself from a path that it may not have; None then."""
-        try:
+        """Fetch a server's description of itself from a path that it may not have; None then.
+
+        Raises:
+            ServerTrouble: nobody answers, or it is still busy after all tries.
+        """
+
+        def ask() -> Any:
             with self.asked(method, path, body) as response:
                 return _loose(_read(response))
+
+        try:
+            return self._persist(ask, 0)
         except StilnovoError as error:
-            if error.what.startswith("No model server"):
+            if isinstance(error, ServerTrouble) and error.busy:
                 raise
+            self.locked = self.locked or (error if isinstance(error, InputError) else None)
             return None
 
     def reply(self, path: str, body: object, retries: int = RETRIES) -> dict[str, Any]:
@@ -146,23 +157,38 @@ class ServerConnection(AbstractContextManager["ServerConnection"]):
         What may pass is asked again, after the wait that the server names, or twice as long each time.
 
         Raises:
-            StilnovoError: the server refuses, or is still in trouble after all tries.
+            ServerTrouble: the server is still in trouble after all tries.
+            StilnovoError: it refuses.
         """
-        for attempt in range(retries + 1):
+
+        def ask() -> dict[str, Any]:
+            with self.asked("POST", path, body, REPLY_SILENCE) as response:
+                text = _read(response, LONGEST_REPLY)
+            if len(text) > LONGEST_REPLY:
+                raise StilnovoError("The model server's reply does not end.", f"Server: {self.url}")
+            if not isinstance(reply := _loose(text), dict):
+                raise ServerTrouble("The model server sent something that is no answer.", without_key(text)[-80:])
+            if reply.get("error"):
+                raise StilnovoError("The model server refused.", without_key(_reason(reply["error"])))
+            return reply
+
+        return self._persist(ask, retries)
+
+    def _persist(self, ask: Callable[[], A], retries: int) -> A:
+        """Ask again what may pass; a busy server more often than `retries`, since it would be so whatever it is asked."""
+        attempt = 0
+        while True:
             try:
-                with self.asked("POST", path, body, REPLY_SILENCE) as response:
-                    text = _read(response, LONGEST_REPLY)
-                if not isinstance(reply := _loose(text), dict):
-                    raise ServerTrouble("The model server sent something that is no answer.", text[-80:])
-                if reply.get("error"):
-                    raise StilnovoError("The model server refused.", _secret(_reason(reply["error"])))
-                return reply
+                return ask()
             except ServerTrouble as trouble:
                 seconds = trouble.wait if trouble.wait is not None else FIRST_WAIT * 2**attempt
-                if attempt == retries or seconds > LONGEST_WAIT or self._ended.wait(seconds):
+                most = max(retries, RETRIES) if trouble.busy and self._reached else retries
+                if attempt >= most or seconds > LONGEST_WAIT or self._ended.wait(seconds):
                     tries = f" (asked {attempt + 1} times)" if attempt else ""
-                    raise StilnovoError(trouble.what, trouble.found + tries, trouble.next) from trouble
-        raise AssertionError("the last try returns or raises")
+                    raise ServerTrouble(
+                        trouble.what, trouble.found + tries, trouble.next, busy=trouble.busy
+                    ) from trouble
+                attempt += 1
 
     def told_context(self, name: str) -> int | None:
         """Context length by the server: vLLM's `max_model_len`, llama.cpp's `n_ctx`, Ollama's `num_ctx`; None if not stated."""
@@ -255,7 +281,7 @@ class ServerWriter:
                 return
             event = _parsed(data)
             if "error" in event:
-                raise StilnovoError("The model server broke off the answer.", _reason(event["error"]))
+                raise StilnovoError("The model server broke off the answer.", without_key(_reason(event["error"])))
             read, warning = _at(event, "usage", "prompt_tokens"), ("context_cut", 0, "")
             # A server that read far less than it was sent has cut the prompt without a word.
             cut = isinstance(read, int) and read < CUT * sent and sent > UNTOLD_CONTEXT // 2
@@ -280,26 +306,6 @@ def _client() -> httpx.Client:
     return httpx.Client(trust_env=False, limits=httpx.Limits(max_connections=None))
 
 
-def _headers() -> dict[str, str]:
-    key = os.environ.get(KEY_VARIABLE)
-    return {"Accept": "text/event-stream, application/json"} | ({"Authorization": f"Bearer {key}"} if key else {})
-
-
-def _secret(text: str) -> str:
-    """A server's words without the key, should it repeat it."""
-    key = os.environ.get(KEY_VARIABLE)
-    return text.replace(key, "…") if key else text
-
-
-def _named_wait(header: str) -> float | None:
-    """Seconds that a `Retry-After` header names, as a number or as a date; None without one."""
-    with suppress(ValueError):
-        return max(0.0, float(header)) if math.isfinite(float(header or "nan")) else None
-    with suppress(ValueError):
-        return max(0.0, parsedate_to_datetime(header).timestamp() - time.time())
-    return None
-
-
 def _read(response: httpx.Response, longest: int = LONGEST_BODY) -> str:
     pieces, size = [], 0
     for piece in response.iter_text():
@@ -322,9 +328,12 @@ def _lines(response: httpx.Response) -> Iterator[str]:
 
 
 def _loose(text: str) -> Any:
+    """JSON as it is, half characters replaced, which no file can hold; None for anything else."""
     try:
-        return json.loads(text)
-    except ValueError:
+        value = json.loads(text)
+        halves = re.search(r"\\u[dD]", text)
+        return json.loads(json.dumps(value, ensure_ascii=False).encode("utf-8", "replace")) if halves else value
+    except (ValueError, RecursionError):
         return None
 
 
@@ -336,7 +345,7 @@ def _at(value: Any, *path: str) -> Any:
 
 
 def _no_answer(text: str) -> StilnovoError:
-    return StilnovoError("The model server sent something that is no answer.", text[:80])
+    return StilnovoError("The model server sent something that is no answer.", without_key(text)[:80])
 
 
 def _parsed(data: str) -> dict[str, Any]:
@@ -355,7 +364,7 @@ def _whole(text: str) -> str:
     """Read the answer of a server that does not stream."""
     event = _parsed(text)
     if "error" in event:
-        raise StilnovoError("The model server refused.", _reason(event["error"]))
+        raise StilnovoError("The model server refused.", without_key(_reason(event["error"])))
     try:
         return str(event["choices"][0]["message"]["content"] or "")
     except (KeyError, IndexError, TypeError) as error:

@@ -29,18 +29,19 @@ from stilnovo.scoring.encode import Context, ending_windows, question_tokens
 from stilnovo.scoring.packed import ModelAnswer, item_place
 from stilnovo.scoring.server_model import ServedModel
 from stilnovo.scoring.server_probe import THINKING_TOKENS, Abilities
-from stilnovo.scoring.server_reply import first_token, served_text
+from stilnovo.scoring.server_reply import first_token, served_text, was_shortened
 from stilnovo.scoring.thinking import UNFINISHED
 from stilnovo.scoring.written import encode_prompt, sampling_of
 from stilnovo.text.template import Message
 
 A = TypeVar("A")
 B = TypeVar("B")
-BOUNDED, FILTERED = "bounded", "filtered"
+BOUNDED, FILTERED, SHORTENED = "bounded", "filtered", "shortened"
 #: What is said of the items with such a remark.
 REMARKS = {
     BOUNDED: "not all letters were among the likeliest tokens; the choice is certain, the numbers of the others are bounds",
     UNFINISHED: "the answer ended inside the model's thinking, and counts as empty",
+    SHORTENED: "the server says that it read far fewer tokens than were sent: it has probably cut the prompt to its context",
     FILTERED: "the server's content filter withheld the answer, which counts as it came",
 }
 #: OpenAI takes no more stop words; the answer is cut at all of them here too.
@@ -171,12 +172,14 @@ class ServerScorer:
     def _lettered(self, item: MultipleChoice) -> ModelAnswer:
         if self.method.choices == "letters":
             stem = item.context.rstrip()
-            tops = first_token(self.model.complete(self._prompt(stem), 1, logprobs=int(self.method.detail)))
+            reply = self.model.complete(self._prompt(stem), 1, logprobs=int(self.method.detail))
+            tops = first_token(reply)
             endings = [item.context[len(stem) :] + ending for ending in item.endings]
             found = [tops.get(ending) for ending in endings]
         else:
             count = int(self.method.detail)
-            tops = first_token(self.model.converse(self._turns(item), 1, logprobs=True, top_logprobs=count))
+            reply = self.model.converse(self._turns(item), 1, logprobs=True, top_logprobs=count)
+            tops = first_token(reply)
             letters = [ending.strip() for ending in item.endings]
             found = [
                 max((tops[token] for token in (letter, f" {letter}") if token in tops), default=None)
@@ -189,7 +192,8 @@ class ServerScorer:
                 f"none of its letters is among the {len(tops)} likeliest tokens, or only the last of these."
             )
         bounds = tuple(math.nextafter(lowest, -math.inf) if log is None else log for log in found)
-        return ModelAnswer(bounds, remark=BOUNDED if len(told) < len(found) else "")
+        remark = SHORTENED if was_shortened(reply, item.context) else BOUNDED if len(told) < len(found) else ""
+        return ModelAnswer(bounds, remark=remark)
 
     def _write(self, item: Generation, seed: int) -> ModelAnswer:
         how, chat = sampling_of(item, seed), self.method.writing == "chat"
@@ -200,15 +204,17 @@ class ServerScorer:
         prompt: str | list[int] = item.context
         cut = False
         if chat:
-            written = served_text(self.model.converse(self._turns(item), most, **settings))
+            reply = self.model.converse(self._turns(item), most, **settings)
         else:
             if self.model.tokenizer is not None:
                 prompt, cut = encode_prompt(self.model.tokenizer, item, self.model.context)
-            written = served_text(self.model.complete(prompt, most, **settings))
+            reply = self.model.complete(prompt, most, **settings)
+        written = served_text(reply)
         text = written.text
         for word in how.stop:
             text = text.split(word, 1)[0] if word else text
-        remark = FILTERED if written.finish == "content_filter" else UNFINISHED if written.unfinished else ""
+        shortened = SHORTENED if isinstance(prompt, str) and was_shortened(reply, item.context) else ""
+        remark = FILTERED if written.finish == "content_filter" else UNFINISHED if written.unfinished else shortened
         return ModelAnswer((), cut, text, remark=remark)
 
     def _turns(self, item: Item) -> list[Message]:

@@ -14,10 +14,12 @@ from functools import lru_cache
 from typing import Any
 
 from stilnovo.errors import InputError, StilnovoError, did_you_mean
-from stilnovo.remote import RETRIES, UNTOLD_CONTEXT, ServerConnection
+from stilnovo.remote import RETRIES, UNTOLD_CONTEXT, ServerConnection, ServerTrouble
 from stilnovo.scoring.server_reply import echoed, odd_reply, prompt_logprobs, step_logprobs
 from stilnovo.text.template import DOCUMENT_ENDS, Message, RenderedChat
 
+#: Tries again while probing: what a server cannot, many answer by a failure.
+PROBE_RETRIES = 2
 COMPLETIONS, CHAT, STEP = "/v1/completions", "/v1/chat/completions", "/completion"
 TOKENIZE, TEMPLATE = "/tokenize", "/apply-template"
 #: The likeliest next tokens that llama.cpp is asked for, then the whole of any vocabulary.
@@ -33,12 +35,13 @@ class ServerTokenizer:
         Raises:
             StilnovoError: the server has no tokeniser to ask.
         """
-        self._server, self._name = server, name
+        self._server, self._name, self._retries = server, name, PROBE_RETRIES
         self.encode = lru_cache(1024)(self._encode)
         plain, opened = self._tokens("a"), self._tokens("a", opened=True)
         self.opening = opened[: opened.index(plain[0])] if plain and plain[0] in opened else []
         ends = (self._tokens(text, special=True) for text in DOCUMENT_ENDS)
         self.end_of_text = next((tokens[0] for tokens in ends if len(tokens) == 1), None)
+        self._retries = RETRIES
 
     @property
     def end_of_text_id(self) -> int:
@@ -71,8 +74,8 @@ class ServerTokenizer:
             "model": self._name, "content": text, "prompt": text, "add_special": opened, "add_special_tokens": opened,
             "parse_special": special,
         }  # fmt: skip
-        tokens = (reply := self._server.reply(TOKENIZE, body)).get("tokens")
-        if not isinstance(tokens, list) or not all(isinstance(token, int) for token in tokens):
+        tokens = (reply := self._server.reply(TOKENIZE, body, self._retries)).get("tokens")
+        if not isinstance(tokens, list) or not all(type(token) is int and token >= 0 for token in tokens):
             raise odd_reply("it holds no tokens", reply)
         return tokens
 
@@ -104,6 +107,8 @@ class ServedModel:
             InputError: no name is given and the server does not serve just one model, or it has none of that name.
         """
         listed = server.models()
+        if not listed and name is None and server.locked is not None:
+            raise server.locked
         self.server, self.name = server, chosen_name(listed, name, server.url)
         self.facts, self.slots = _facts(server, next((entry for entry in listed if entry.get("id") == self.name), {}))
         told = server.told_context(self.name)
@@ -117,7 +122,8 @@ class ServedModel:
         self.tokenizer: ServerTokenizer | None
         try:
             self.tokenizer = ServerTokenizer(server, self.name)
-        except StilnovoError:
+        except StilnovoError as error:
+            raise_if_busy(error)
             self.tokenizer = None
 
     def complete(self, prompt: str | Sequence[int], most: int, **settings: Any) -> dict[str, Any]:
@@ -144,7 +150,7 @@ class ServedModel:
         ids = None if isinstance(prompt, str) else list(prompt)
         if way == "echo":
             reply = self.complete(ids or prompt, 1, echo=True, logprobs=1)
-            logs = echoed(reply, None if ids is None else len(ids))
+            logs = echoed(reply, None if ids is None else len(ids), prompt if isinstance(prompt, str) else "")
         else:
             reply = self.complete(ids or prompt, 1, prompt_logprobs=1)
             logs = prompt_logprobs(reply, ids or [])
@@ -217,16 +223,23 @@ class ServedModel:
         return reply
 
 
+def raise_if_busy(error: StilnovoError) -> None:
+    """Raise the error again where it says nothing of what a server can: it was busy, or gone."""
+    if isinstance(error, ServerTrouble) and error.busy:
+        raise error
+
+
 def chosen_name(listed: Sequence[dict[str, Any]], name: str | None, url: str) -> str:
     """The model's name among those that a server lists.
 
     Raises:
         InputError: it is not among them, or none is given and there is not just one.
     """
-    names = [str(entry["id"]) for entry in listed if entry.get("id")]
-    known = {
-        str(other): str(entry["id"]) for entry in listed for other in entry.get("aliases") or () if entry.get("id")
-    }
+    names = list(dict.fromkeys(str(entry["id"]) for entry in listed if entry.get("id")))
+    aliases = [
+        (other, entry) for entry in listed if isinstance(entry.get("aliases"), list) for other in entry["aliases"]
+    ]
+    known = {str(other): str(entry["id"]) for other, entry in aliases if entry.get("id")}
     known |= {own.removesuffix(":latest"): own for own in names} | {own: own for own in names}
     if name is None:
         if len(names) == 1:

@@ -19,7 +19,7 @@ from typing import Any
 
 from stilnovo.errors import InputError, StilnovoError
 from stilnovo.remote import RETRIES
-from stilnovo.scoring.server_model import CHAT, COMPLETIONS, ServedModel
+from stilnovo.scoring.server_model import CHAT, COMPLETIONS, PROBE_RETRIES, ServedModel, raise_if_busy
 from stilnovo.scoring.server_reply import first_token, served_text
 from stilnovo.text.template import Message
 
@@ -36,8 +36,6 @@ LIKELIEST = (20, 5)
 SAME_LOGS, ONE_LOG = 0.05, 0.5
 #: Tokens as which one letter may be read: an opening token, a space, itself, and some to spare.
 ONE_LETTER = 4
-#: Tries again while probing: what a server cannot, many answer by a failure.
-PROBE_RETRIES = 2
 #: Tokens that a thinking model is given before its answer.
 THINKING_TOKENS = 4096
 
@@ -83,6 +81,7 @@ def probe(model: ServedModel) -> tuple[Abilities, dict[str, Any]]:
         try:
             return ask()
         except StilnovoError as error:
+            raise_if_busy(error)
             locked.extend([error] * isinstance(error, InputError))
             why.setdefault(what, " ".join(f"{error.what} {error.found}".split()))
             return None
@@ -146,7 +145,8 @@ def _added(model: ServedModel) -> str:
         return "Ollama puts its chat template around every prompt"
     try:
         usage = model.complete("a", 1).get("usage")
-    except StilnovoError:
+    except StilnovoError as error:
+        raise_if_busy(error)
         return ""
     read = usage.get("prompt_tokens") if isinstance(usage, dict) else None
     most = ONE_LETTER + (len(model.tokenizer.opening) if model.tokenizer is not None else 0)
@@ -174,7 +174,8 @@ def _likeliest(ask: Callable[[int], dict[str, Any]]) -> tuple[int, dict[str, flo
     for count in LIKELIEST:
         try:
             tops = first_token(ask(count))
-        except StilnovoError:
+        except StilnovoError as error:
+            raise_if_busy(error)
             continue
         total = sum(map(math.exp, tops.values()))
         if len(tops) > 1 and total < 1.01 and len(set(tops.values())) > 1:
@@ -194,6 +195,7 @@ def _prompt_way(model: ServedModel, tops: dict[str, float], why: dict[str, str],
         try:
             fault, logs = _checked_step(model) if way == "step" else _checked(model, way, tops)
         except StilnovoError as error:
+            raise_if_busy(error)
             fault, logs = " ".join(f"{error.what} {error.found}".split()), []
         if not fault:
             marks["prompt"] = logs

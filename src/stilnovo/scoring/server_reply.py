@@ -8,17 +8,23 @@ Unusual: what a thinking model writes before its answer is no part of it, whethe
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from stilnovo.errors import StilnovoError
+from stilnovo.remote import BYTES_A_TOKEN, CUT, UNTOLD_CONTEXT
+from stilnovo.remote_address import without_key
 from stilnovo.scoring.thinking import without_thinking
 
 #: What servers write in place of a log-probability that they do not tell lies at or under this.
 UNTOLD = -9999.0
 #: A log-probability above this is none; rounding may put a certain token a little above 0.
 CERTAIN = 0.01
+
+#: Reasons for which an answer ended that is none: the server failed, or gave it up.
+BROKEN_OFF = ("error", "abort", "aborted", "cancelled", "canceled")
 
 
 @dataclass(frozen=True)
@@ -35,7 +41,7 @@ def odd_reply(why: str, reply: Any) -> StilnovoError:
     """The error for a reply that cannot be read."""
     return StilnovoError(
         f"The model server's reply cannot be used: {why}.",
-        " ".join(str(reply).split())[:120],
+        without_key(" ".join(str(reply).split()))[:120],
         "Is it OpenAI-compatible?",
     )
 
@@ -56,11 +62,14 @@ def served_text(reply: Mapping[str, Any]) -> ServedText:
             raise odd_reply("it holds no text", reply)
         raw = ""
     text, finished = without_thinking(raw)
+    # Some servers only count what was thought, and say nothing of it.
+    counted = _at(_at(reply.get("usage"), "completion_tokens_details"), "reasoning_tokens")
+    thought = bool(beside) or (isinstance(counted, int) and counted > 0)
     return ServedText(
         text,
         str(choice.get("finish_reason") or ""),
-        bool(beside) or finished is not None,
-        finished is False or (bool(beside) and not text.strip()),
+        thought or finished is not None,
+        finished is False or (thought and not text.strip()),
     )
 
 
@@ -87,12 +96,13 @@ def first_token(reply: Mapping[str, Any]) -> dict[str, float]:
     return dict(sorted(found.items(), key=lambda entry: -entry[1]))
 
 
-def echoed(reply: Mapping[str, Any], tokens: int | None) -> list[float] | None:
+def echoed(reply: Mapping[str, Any], tokens: int | None, prompt: str = "") -> list[float] | None:
     """Log-probabilities of a prompt's tokens from a completion that echoes it and goes on with one token.
 
     Args:
         reply: As it came.
         tokens: How many the prompt has; None where the server alone knows.
+        prompt: Where it was sent as text: a server that cuts it says nothing but echoes less.
 
     Returns:
         One a token; the first, which follows nothing, is 0. None where the server did not echo.
@@ -100,8 +110,9 @@ def echoed(reply: Mapping[str, Any], tokens: int | None) -> list[float] | None:
     Raises:
         StilnovoError: a log-probability is missing or is none.
     """
-    told = _choice(reply).get("logprobs")
-    if not isinstance(told, dict):
+    choice = _choice(reply)
+    told = choice.get("logprobs")
+    if not isinstance(told, dict) or prompt not in str(choice.get("text")):
         return None
     if isinstance(content := told.get("content"), list):
         logs = [entry.get("logprob") if isinstance(entry, dict) else None for entry in content]
@@ -142,11 +153,25 @@ def step_logprobs(reply: Mapping[str, Any]) -> dict[int, float]:
     }  # fmt: skip
 
 
+def was_shortened(reply: Mapping[str, Any], prompt: str) -> bool:
+    """Whether a server read far fewer tokens than a long prompt has at least, so that it has probably cut it in silence."""
+    read, least = _at(reply.get("usage"), "prompt_tokens"), CUT * len(prompt.encode("utf-8", "replace")) / BYTES_A_TOKEN
+    return isinstance(read, int) and read < least and least > CUT * UNTOLD_CONTEXT / 2
+
+
+def _at(value: Any, key: str) -> Any:
+    """A mapping's value; None where it is none."""
+    return value.get(key) if isinstance(value, dict) else None
+
+
 def _choice(reply: Mapping[str, Any]) -> dict[str, Any]:
     choices = reply.get("choices")
     if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
         raise odd_reply("it holds no choices", reply)
-    return choices[0]
+    choice: dict[str, Any] = choices[0]
+    if choice.get("error") or choice.get("finish_reason") in BROKEN_OFF:
+        raise odd_reply("its answer was broken off", choice.get("error") or reply)
+    return choice
 
 
 def _log(value: Any, reply: Mapping[str, Any]) -> float:
@@ -155,4 +180,4 @@ def _log(value: Any, reply: Mapping[str, Any]) -> float:
         return float("nan")
     if isinstance(value, bool) or not isinstance(value, int | float) or value > CERTAIN:
         raise odd_reply(f"{value!r} is no log-probability", reply)
-    return float(value)
+    return float(value) if isinstance(value, float) or value > -(10**9) else -math.inf
