@@ -34,7 +34,7 @@ def server_address(url: str) -> httpx.URL:
         address, host = httpx.URL(), ""
     if any(mark in url for mark in "@?#"):
         raise InputError(
-            "A server's address holds no user, key or other question.", "Wanted: http://HOST:PORT/v1",
+            "This is no server's address: it holds a user, a question or a fragment.", "Wanted: http://HOST:PORT/v1",
             f"Put its key into the environment variable {KEY_VARIABLE}.",
         )  # fmt: skip
     if address.scheme not in ("http", "https") or not host or not 0 < (address.port or 80) < 2**16:
