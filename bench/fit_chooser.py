@@ -296,7 +296,7 @@ def written(
         ("The confidence from which an answer is sure; none is where it is 1.", "SURE", short(least)),
     )
     head = (
-        '"""Coefficients of the chooser, fitted on the dev half of bench/questions; written by `bench/fit_chooser.py --write`.\n\n'
+        '"""Coefficients of the chooser, fitted on the dev half of bench/questions; written by bench/fit_chooser.py.\n\n'
         f"Made {made['date'][:10]} at {str(made['commit'])[:9]}. Shares of questions of other works than those fitted on:\n\n"
     )
     body = "".join(f"#: {about}\n{name} = {json.dumps(value)}\n" for about, name, value in tables)

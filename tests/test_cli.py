@@ -119,7 +119,7 @@ def test_library_add_twice_then_ask_check_remove(tmp_path: Path) -> None:
     answer = json.loads(
         stilnovo("ask", "Come si chiamava il gatto di Teresa?", "--json", cwd=tmp_path).stdout.splitlines()[-1]
     )
-    assert answer["quote"] == "Il gatto di Teresa si chiamava Briciola."
+    assert answer["quote"].startswith("Il gatto di Teresa si chiamava Briciola.")
     assert answer["quote_verified"] is True
     assert "Capitolo I" in answer["citations"][0]["section"]
     assert stilnovo("library", "check", cwd=tmp_path).returncode == 0

@@ -83,7 +83,7 @@ def test_a_running_service_is_backed_up_and_restored(tmp_path: Path) -> None:
             assert not service.get("/api/search", params={"q": '"dormiva sul tetto"'}).json()["results"]
             assert service.get(f"/api/conversations/{after}").status_code == 404
         message = service.get(f"/api/conversations/{before}").json()["messages"][1]
-        assert message["details"]["citations"] == [cited]
+        assert message["details"]["citations"][0] == cited
         for _ in range(6):
             again = say(service, before, QUESTION)[-1][1]["details"]["citations"][0]
             assert (again["quote"], again["status"]) == (cited["quote"], "verified")

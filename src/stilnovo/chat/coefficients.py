@@ -1,4 +1,4 @@
-"""Coefficients of the chooser, fitted on the dev half of bench/questions; written by `bench/fit_chooser.py --write`.
+"""Coefficients of the chooser, fitted on the dev half of bench/questions; written by bench/fit_chooser.py.
 
 Made 2026-11-29 at f8b7e7bfa. Shares of questions of other works than those fitted on:
 
