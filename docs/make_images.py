@@ -49,6 +49,7 @@ def take_chat(browser: Any, folder: Path) -> None:
             page.locator("figure.quotation.verified").first.wait_for()
             page.locator(".cite").first.click()
             page.locator("#reader mark").first.wait_for()
+            page.locator("figure.quotation.verified").first.scroll_into_view_if_needed()
             page.wait_for_timeout(800)
             page.screenshot(path=str(IMAGES / "chat.png"))
         finally:
