@@ -7,8 +7,9 @@ what the same data would give if the groups were ignored. Below eight units no i
 
     python bench/coverage.py --draws 3000 --out results/coverage_…json
 
-The last line is one JSON object: `worst_coverage` of all printed intervals, `best_coverage` of those of measures (shares
-may be held more often), `power_at_visible_min`, the lowest power at a printed smallest visible difference, and `rows`.
+The last line is one JSON object: `worst_coverage` of the intervals of measures and shares, `best_coverage` of measures
+(shares may be held more often), `worst_corpus_coverage` of metrics of all items together, with a third of the draws,
+`power_at_visible_min`, the lowest power at a printed smallest visible difference, and `rows`.
 
 Needs: stilnovo.
 """
@@ -41,7 +42,7 @@ GAIN, LOSS = 0.15, 0.05
 
 @dataclass(frozen=True)
 class Row:
-    """What one procedure reached: `kind` is measure, share, test or power; `beside` what a simpler one would have."""
+    """What one procedure reached: `kind` is measure, share, corpus, test or power; `beside` what a simpler one would have."""
 
     kind: str
     what: str
@@ -162,8 +163,8 @@ def corpus(draws: int) -> list[Row]:
                 plain += jackknife(measure, first.sum(axis=0), truth)
                 shown += change.low <= later - truth <= change.high
             what = f"{metric}, {n} items, {100 * rare:.0f} % rarer class, {100 * before[1]:.0f} % of it right"
-            rows.append(Row("share", what, draws, 0.95, held / draws, plain / draws))
-            rows.append(Row("share", f"paired difference of {what}", draws, 0.95, shown / draws))
+            rows.append(Row("corpus", what, draws, 0.95, held / draws, plain / draws))
+            rows.append(Row("corpus", f"paired difference of {what}", draws, 0.95, shown / draws))
     return [*rows, *corpus_groups(draws), *corpus_tests(draws)]
 
 
@@ -207,7 +208,7 @@ def corpus_groups(draws: int) -> list[Row]:
             truth = float(measure.of(np.array([0.45, 0.15, 0.1, 0.3])))
             grouped, alone = estimate(measure, table, index.tolist()), estimate(measure, table)
             held, plain = held + (grouped.low <= truth <= grouped.high), plain + (alone.low <= truth <= alone.high)
-        rows.append(Row("share", f"mcc, {units} groups of 1 to 20", draws, 0.95, held / draws, plain / draws))
+        rows.append(Row("corpus", f"mcc, {units} groups of 1 to 20", draws, 0.95, held / draws, plain / draws))
     return rows
 
 
@@ -382,12 +383,13 @@ def main() -> None:
         for row in part(options.draws):
             print(row)
             rows.append(row)
-    intervals = [row for row in rows if row.kind in ("measure", "share")]
+    reached = {
+        kind: [row.reached for row in rows if row.kind == kind] for kind in ("measure", "share", "corpus", "power")
+    }
     record = {
         **environment(), "command": " ".join(["python", *sys.argv]), "draws": options.draws,
-        "worst_coverage": min(row.reached for row in intervals),
-        "best_coverage": max(row.reached for row in intervals if row.kind == "measure"),
-        "power_at_visible_min": min(row.reached for row in rows if row.kind == "power"),
+        "worst_coverage": min(reached["measure"] + reached["share"]), "best_coverage": max(reached["measure"]),
+        "worst_corpus_coverage": min(reached["corpus"]), "power_at_visible_min": min(reached["power"]),
         "fewest_units": estimates.FEWEST_UNITS, "rows": [{**asdict(row), "standard_error": row.error} for row in rows],
         "seconds": time.perf_counter() - began,
     }  # fmt: skip
