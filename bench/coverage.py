@@ -383,9 +383,7 @@ def main() -> None:
         for row in part(options.draws):
             print(row)
             rows.append(row)
-    reached = {
-        kind: [row.reached for row in rows if row.kind == kind] for kind in ("measure", "share", "corpus", "power")
-    }
+    reached = {kind: [row.reached for row in rows if row.kind == kind] for kind in {row.kind for row in rows}}
     record = {
         **environment(), "command": " ".join(["python", *sys.argv]), "draws": options.draws,
         "worst_coverage": min(reached["measure"] + reached["share"]), "best_coverage": max(reached["measure"]),
