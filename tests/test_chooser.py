@@ -155,3 +155,10 @@ def test_sure_begins_where_nine_of_ten_are_right(bench: ModuleType) -> None:
     assert 0 < least < 1
     never = [bench.Outcome(case, {}, section=True, sentence=True, shown=True, first=False) for _ in right]
     assert bench.threshold(never, chances) == 1.0
+
+
+def test_no_signal_makes_a_certainty() -> None:
+    """Vectors of a foreign model may not be unit vectors: neither an overflow nor an answer that is sure comes of them."""
+    for cosine in (-1e6, -1.0, 0.0, 1.0, 1e6):
+        chance = probability({"cosine": cosine}, {"cosine": 13.6, "constant": -14.2})
+        assert 0 < chance < 1

@@ -19,6 +19,7 @@ from stilnovo.chat.coefficients import CONFIDENCE, MEANING, RANKING, SURE
 from stilnovo.chat.evidence import FEATURES, Candidate, Evidence
 from stilnovo.chat.question import Question, flat
 from stilnovo.chat.units import units
+from stilnovo.library.embedders import NanoEmbedder
 from stilnovo.library.index import Sought
 from stilnovo.library.records import Chapter, Passage, Work
 from stilnovo.library.store import Library
@@ -28,6 +29,8 @@ from stilnovo.text.italian import stem, tokens
 REREAD = 20
 #: A sentence is shown with its neighbours, as far as they are together no longer than this, in characters.
 WINDOW = 600
+#: Beyond this a probability is 1 in floating point, or an overflow.
+MOST_LOGIT = 30.0
 _PASSAGE = list(FEATURES).index("passage")
 
 
@@ -107,9 +110,9 @@ def signals(rows: Sequence[Ranked], evidence: Evidence) -> dict[str, float]:
 
 
 def probability(signs: dict[str, float], weights: dict[str, float]) -> float:
-    """The probability that the best candidate answers (logistic); `weights` have a `constant`."""
+    """The probability that the best candidate answers (logistic), never 0 or 1; `weights` have a `constant`."""
     logit = weights["constant"] + sum(weights[name] * value for name, value in signs.items() if name in weights)
-    return 1 / (1 + math.exp(-logit))
+    return 1 / (1 + math.exp(-min(max(logit, -MOST_LOGIT), MOST_LOGIT)))
 
 
 def shown_span(candidate: Candidate) -> tuple[int, int]:
@@ -140,7 +143,9 @@ def choose(
         limit: How many.
     """
     evidence = Evidence(question, library, works, sections)
-    kind = "words" if library.searching() is None else "vectors"
+    model = library.searching()
+    kind = "words" if model is None else "vectors"
+    fitted = model is None or model.name == NanoEmbedder.NAME  # another model's cosines mean something else
     rows = ranked(evidence, RANKING[kind], MEANING if kind == "vectors" else None)
     if not rows or (kind == "words" and not any(row.candidate.values[_PASSAGE] for row in rows)):
         return []
@@ -151,7 +156,7 @@ def choose(
         passage = row.candidate.passage
         text = flat(passage.text[start:end])  # two editions say the same
         if passage.id not in passages and text not in texts and len(choices) < limit:
-            sure = not choices and confidence >= SURE[kind]
+            sure = not choices and fitted and confidence >= SURE[kind]
             choices.append(Choice(passage, start, end, 0.0 if choices else confidence, sure))
         passages.add(passage.id)
         texts.add(text)
