@@ -152,10 +152,12 @@ def choose(
     confidence = probability(signals(rows, evidence), CONFIDENCE[kind])
     passages, texts, choices = set[int](), set[str](), list[Choice]()
     for row in rows:
+        if len(choices) == limit:  # what follows is not cut into sentences for nothing
+            break
         start, end = shown_span(row.candidate)
         passage = row.candidate.passage
         text = flat(passage.text[start:end])  # two editions say the same
-        if passage.id not in passages and text not in texts and len(choices) < limit:
+        if passage.id not in passages and text not in texts:
             sure = not choices and fitted and confidence >= SURE[kind]
             choices.append(Choice(passage, start, end, 0.0 if choices else confidence, sure))
         passages.add(passage.id)

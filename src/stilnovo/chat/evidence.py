@@ -64,10 +64,10 @@ class Terms:
         self.names = tuple(form for form in question.terms if form in question.names)
         named = set(map(stem, self.names))
         rarity = library.index.rarity(self.stems)
-        known = [value for form, value in rarity.items() if library.index.occurs(form)]
+        known = {form: value for form, value in rarity.items() if library.index.occurs(form)}
         # A word that the library never uses is the asker's way of putting it: it weighs as the others do.
-        usual = sum(known) / len(known) if known else 1.0
-        raw = [float((rarity[form] if library.index.occurs(form) else usual) ** DAMPING) for form in self.stems]
+        usual = sum(known.values()) / len(known) if known else 1.0
+        raw = [float(known.get(form, usual) ** DAMPING) for form in self.stems]
         self.weights = [weight / (sum(raw) or 1.0) for weight in raw]
         named_weight = sum(w for form, w in zip(self.stems, self.weights, strict=True) if form in named)
         self.name_weights = [

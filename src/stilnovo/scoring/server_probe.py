@@ -19,7 +19,7 @@ from typing import Any
 
 from stilnovo.errors import InputError, StilnovoError
 from stilnovo.remote import RETRIES
-from stilnovo.scoring.server_model import CHAT, COMPLETIONS, PROBE_RETRIES, ServedModel, raise_if_busy
+from stilnovo.scoring.server_model import PROBE_RETRIES, ServedModel, raise_if_busy
 from stilnovo.scoring.server_reply import first_token, served_text
 from stilnovo.text.template import Message
 
@@ -238,7 +238,3 @@ def _checked_step(model: ServedModel) -> tuple[str, list[float]]:
     if abs(forced[likely[-1]] - whole[likely[-1]]) > SAME_LOGS:
         return "a bias changes the log-probability that it tells", []
     return "", [whole[token] for token in likely]
-
-
-#: Endpoints by what they are for, as a result names them.
-ENDPOINTS = {"plain": COMPLETIONS, "chat": CHAT}
